@@ -1,0 +1,1 @@
+//! From an image name to its stores and its policy scope.

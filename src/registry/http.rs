@@ -1,0 +1,84 @@
+//! The one HTTP client type: streaming both ways, used for registries, lookasides and the proxy.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
+
+/// What may go wrong while a body streams.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// A streamed request body.
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Returns a body of known bytes.
+pub fn full(bytes: impl Into<Bytes>) -> RequestBody {
+    http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Returns an empty body.
+pub fn empty() -> RequestBody {
+    full(Bytes::new())
+}
+
+/// A pooled HTTP/1.1 and HTTP/2 client; cloning shares the pool.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    inner: Client<HttpsConnector<HttpConnector>, RequestBody>,
+}
+
+/// Why no client could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpSetupError {
+    /// rustls refused the configuration.
+    #[error("TLS set-up failed: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl HttpClient {
+    /// Makes a client that trusts `roots`; certificates are not checked at all when `insecure`.
+    ///
+    /// # Errors
+    /// [`HttpSetupError`] when rustls refuses the configuration.
+    pub fn new(roots: RootCertStore, insecure: bool) -> Result<Self, HttpSetupError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let tls = if insecure {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(super::insecure::AcceptAnyCertificate::new(provider)))
+                .with_no_client_auth()
+        } else {
+            builder.with_root_certificates(roots).with_no_client_auth()
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(std::time::Duration::from_secs(30)));
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let inner = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+        Ok(Self { inner })
+    }
+
+    /// Sends one request; redirects are not followed.
+    ///
+    /// # Errors
+    /// The connection's failure; an HTTP status is never an error here.
+    pub async fn send(
+        &self,
+        request: http::Request<RequestBody>,
+    ) -> Result<http::Response<Incoming>, hyper_util::client::legacy::Error> {
+        self.inner.request(request).await
+    }
+}
