@@ -117,3 +117,97 @@ impl Configuration {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::registries_d::{Environment, Generation};
+
+    fn merged(files: &[(&str, &str)]) -> Result<Configuration, String> {
+        let mut configuration = Configuration::default();
+        for (path, text) in files {
+            configuration.add(Path::new(path), text.as_bytes()).map_err(|error| error.to_string())?;
+        }
+        Ok(configuration)
+    }
+
+    #[test]
+    fn files_add_up() {
+        let configuration = merged(&[
+            ("/d/a.yaml", "docker: {a: {lookaside: x}}\ndefault-docker:\n"),
+            ("/d/b.yaml", "docker: {b: , A: {}}\ndefault-docker: {}"),
+            ("/d/c.yaml", ""),
+        ])
+        .unwrap();
+        assert_eq!(configuration.docker.keys().collect::<Vec<_>>(), ["A", "a", "b"]);
+        assert_eq!(configuration.docker["b"].path, Path::new("/d/b.yaml"));
+        assert_eq!(configuration.default_docker.unwrap().path, Path::new("/d/b.yaml"));
+    }
+
+    #[test]
+    fn nothing_is_defined_twice() {
+        let default = "default-docker: {}";
+        assert_eq!(
+            merged(&[("/d/a \"x\".yaml", default), ("/d/b.yaml", default)]).unwrap_err(),
+            r#"Error parsing signature storage configuration: "default-docker" defined both in "/d/a \"x\".yaml" and "/d/b.yaml""#
+        );
+        assert_eq!(
+            merged(&[("/d/a.yaml", "docker: {x.y/é: }"), ("/d/b.yaml", "docker: {x.y/é: {lookaside: l}}")])
+                .unwrap_err(),
+            r#"Error parsing signature storage configuration: "docker" namespace "x.y/é" defined both in "/d/a.yaml" and "/d/b.yaml""#
+        );
+        assert_eq!(
+            merged(&[("/d/a.yaml", "[]")]).unwrap_err(),
+            "parsing /d/a.yaml: yaml: unmarshal errors:\n  line 1: cannot unmarshal !!seq into docker.registryConfiguration"
+        );
+        assert_eq!(
+            merged(&[("/d/a.yaml", "x: 1\na: b: c")]).unwrap_err(),
+            "parsing /d/a.yaml: yaml: line 2: mapping values are not allowed in this context"
+        );
+    }
+
+    #[test]
+    fn loads_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        file("b.yaml", "docker: {x: }");
+        file("a.yaml", "docker: {x: }");
+        file("ignored.yml", "[");
+        let search = Search::explicit(directory.path());
+        let error = Configuration::load(&search).unwrap_err().to_string();
+        let [a, b] = ["a", "b"].map(|name| directory.path().join(format!("{name}.yaml")).display().to_string());
+        assert!(error.ends_with(&format!("\"x\" defined both in {a:?} and {b:?}")), "{error}");
+        fs::remove_file(&b).unwrap();
+        std::os::unix::fs::symlink("nowhere", &b).unwrap();
+        assert_eq!(Configuration::load(&search).unwrap().docker.len(), 1);
+
+        fs::create_dir(directory.path().join("x.yaml")).unwrap();
+        assert!(Configuration::load(&search).is_ok());
+        let old = Search { generation: Generation::Podman5, ..search };
+        let error = Configuration::load(&old).unwrap_err().to_string();
+        assert_eq!(error, format!("read {}/x.yaml: is a directory", directory.path().display()));
+    }
+
+    #[test]
+    fn the_shipped_samples_load() {
+        let configuration = Configuration::load(&Search::explicit("registries.d")).unwrap();
+        assert!(configuration.default_docker.is_some());
+        for namespace in ["registry.redhat.io", "registry.access.redhat.com", "*.icr.io", "icr.io"] {
+            assert!(configuration.docker.contains_key(namespace), "{namespace}");
+        }
+        let environment = Environment::default();
+        for (image, url) in [
+            ("registry.redhat.io/ubi9/ubi:9", "https://registry.redhat.io/containers/sigstore"),
+            ("us.icr.io/birds/bluebird:build1", "https://signatures.example.com/lookaside/icr"),
+            ("busybox:1", "http://127.0.0.1:8080/lookaside"),
+        ] {
+            let reference = crate::image::Reference::parse(image).unwrap();
+            for mode in [crate::registries_d::Mode::Read, crate::registries_d::Mode::Write] {
+                let lookup = configuration.lookaside(&reference, mode, &environment).unwrap();
+                assert!(lookup.base.is_file() || lookup.base.to_string() == url, "{image}: {}", lookup.base);
+            }
+        }
+    }
+}
