@@ -165,3 +165,39 @@ impl Drop for DockerRegistry {
         let _ = self.child.wait();
     }
 }
+
+#[allow(dead_code, reason = "not every test file needs every kind")]
+impl DockerRegistry {
+    /// `http://127.0.0.1:port`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops it, so that connections are refused.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again over the same data, refusing all writes.
+    pub fn restart_read_only(&mut self) {
+        self.stop();
+        let config = self._dir.path().join("config.yml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let read_only = "  maintenance:\n    readonly:\n      enabled: true\nhttp:";
+        std::fs::write(&config, text.replacen("http:", read_only, 1)).unwrap();
+        self.child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(&self.address).is_err() {
+            assert!(Instant::now() < end, "docker-registry did not start again");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
