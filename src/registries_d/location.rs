@@ -229,7 +229,12 @@ mod tests {
 
     #[test]
     fn keys_inside_a_namespace() {
-        let all = [("lookaside-staging", "one:"), ("sigstore-staging", "two:"), ("lookaside", "three:"), ("sigstore", "four:")];
+        let all = [
+            ("lookaside-staging", "one:"),
+            ("sigstore-staging", "two:"),
+            ("lookaside", "three:"),
+            ("sigstore", "four:"),
+        ];
         for present in 0u32..16 {
             let section: Vec<(&str, &str)> =
                 (0..4).filter(|n| present & (1 << n) != 0).map(|n| all[n as usize]).collect();
