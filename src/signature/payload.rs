@@ -23,7 +23,7 @@ pub enum ClaimError {
     #[error("Unrecognized signature type {0}")]
     Type(String),
     /// The digest is not valid.
-    #[error("invalid docker-manifest-digest value {0:?}: {1}")]
+    #[error("invalid docker-manifest-digest value {}: {1}", json::go::quote(.0))]
     Digest(String, DigestError),
     /// `optional.timestamp` has a fraction or is out of range.
     #[error("Field optional.timestamp is not an integer")]
@@ -52,6 +52,7 @@ impl Claim {
     /// # Errors
     /// [`ClaimError`], naming the first fault in the order in which containers/image looks.
     pub fn parse(payload: &[u8]) -> Result<Self, ClaimError> {
+        json::validate(payload)?;
         let text = json::text(payload);
         let [critical, optional] = json::exact(&text, ["critical", "optional"])?;
         let (creator, timestamp) = parse_optional(optional.get())?;
@@ -104,7 +105,7 @@ fn parse_optional(text: &str) -> Result<(Option<String>, Option<i64>), ClaimErro
         match key {
             "creator" => creator = Some(json::string(value)?.unwrap_or_default()),
             "timestamp" => timestamp = Some(integer(json::float(value)?.unwrap_or_default())?),
-            _ => {}
+            _ => json::any(value)?,
         }
         Ok::<_, ClaimError>(true)
     })?;
@@ -179,6 +180,7 @@ mod tests {
         assert_eq!(timestamp(r#"{"timestamp":-9223372036854775808}"#), Ok(Some(i64::MIN)));
         assert!(timestamp(r#"{"timestamp":"1"}"#).is_err());
         assert!(timestamp(r#"{"creator":1}"#).is_err());
+        assert!(timestamp(r#"{"x":[1e999]}"#).is_err());
         assert_eq!(timestamp(r#"{"x":1,"x":1}"#), Err("Duplicate key \"x\"".to_owned()));
         assert_eq!(timestamp("null"), Err("JSON object expected, got <nil>".to_owned()));
     }
