@@ -43,9 +43,8 @@ impl KeyArgs {
 
     fn passphrase(&self) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
         let Some(path) = &self.passphrase_file else { return Ok(None) };
-        let bytes = Zeroizing::new(
-            std::fs::read(path).with_context(|| format!("reading passphrase file {}", path.display()))?,
-        );
+        let bytes =
+            Zeroizing::new(std::fs::read(path).with_context(|| format!("reading passphrase file {}", path.display()))?);
         let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         Ok(Some(Zeroizing::new(line.to_vec())))

@@ -120,12 +120,7 @@ impl Sign {
     }
 }
 
-async fn append(
-    location: &str,
-    reference: &Reference,
-    digest: &Digest,
-    blob: &[u8],
-) -> anyhow::Result<(String, bool)> {
+async fn append(location: &str, reference: &Reference, digest: &Digest, blob: &[u8]) -> anyhow::Result<(String, bool)> {
     let store = Store::open(location, &StoreOptions { create: true, ..StoreOptions::default() }).await?;
     let set = SetAddress::image(StorePath::parse(reference.repository().path())?, digest.clone())?;
     let (number, new) = match store.append(&set, blob).await? {

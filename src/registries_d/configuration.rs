@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Section};
-use super::go;
 use super::search::{self, Search, SearchError};
 use super::yaml::YamlError;
+use crate::go;
 
 /// Why there is no configuration. Any of these makes every operation on docker images fail, pulls
 /// that need no signature too. The sentences are containers/image's own.
@@ -123,7 +123,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::registries_d::{Environment, Generation};
+    use crate::host::{Environment, Generation};
 
     fn merged(files: &[(&str, &str)]) -> Result<Configuration, String> {
         let mut configuration = Configuration::default();

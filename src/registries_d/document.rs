@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::go;
 use super::yaml::{self, Kind, Node, Step, YamlError};
+use crate::go;
 
 /// No file is told more than so many errors at once.
 const ERROR_LIMIT: usize = 100;

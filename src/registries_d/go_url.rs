@@ -4,7 +4,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::go;
+use crate::go;
 
 /// Where in a URL some bytes stand; each part has its own set of bytes that need no escape.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::configuration::{Configuration, Placed};
 use super::document::Key;
-use super::search::Environment;
 use super::url::{LookasideBase, LookasideError};
+use crate::host::Environment;
 use crate::image::{Reference, scopes};
 
 /// The name under which the section for all other images appears among the candidates.

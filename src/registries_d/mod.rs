@@ -7,7 +7,6 @@
 
 mod configuration;
 mod document;
-mod go;
 mod go_url;
 mod location;
 mod search;
@@ -17,6 +16,6 @@ mod yaml;
 pub use configuration::{Configuration, ConfigurationError, Placed};
 pub use document::{Document, Key, Section};
 pub use location::{Attachments, Candidate, DEFAULT_DOCKER, Lookup, Mode, Origin};
-pub use search::{Environment, Generation, Search, SearchError, drop_in_directories};
+pub use search::{Search, SearchError};
 pub use url::{LookasideBase, LookasideError, Operation, SignatureLocation};
 pub use yaml::YamlError;

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::go;
 use super::go_url::GoUrl;
+use crate::go;
 use crate::image::Digest;
 
 /// What shall be done with a signature.

@@ -150,9 +150,7 @@ impl RenameMap {
 fn add(rules: &mut Vec<Rule>, rule: Rule) -> Result<(), RenameError> {
     match rules.iter().find(|known| known.old == rule.old) {
         Some(known) if known.new == rule.new => Ok(()),
-        Some(known) => {
-            Err(RenameError::Ambiguous { old: rule.old, first: known.new.clone(), second: rule.new })
-        }
+        Some(known) => Err(RenameError::Ambiguous { old: rule.old, first: known.new.clone(), second: rule.new }),
         None => {
             rules.push(rule);
             Ok(())
@@ -205,11 +203,11 @@ mod tests {
     #[test]
     fn tag_and_digest_stay() {
         let digest = format!("sha256:{}", "a".repeat(64));
+        assert_eq!(renamed(&["ibm"], &format!("registry.bluemix.net/a@{digest}")), Some(format!("icr.io/a@{digest}")));
         assert_eq!(
-            renamed(&["ibm"], &format!("registry.bluemix.net/a@{digest}")),
-            Some(format!("icr.io/a@{digest}"))
+            renamed(&["docker.io=mirror.example"], "busybox:1"),
+            Some("mirror.example/library/busybox:1".into())
         );
-        assert_eq!(renamed(&["docker.io=mirror.example"], "busybox:1"), Some("mirror.example/library/busybox:1".into()));
     }
 
     #[test]

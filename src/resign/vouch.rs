@@ -62,13 +62,17 @@ pub fn judge(
     let message = match simple_signing(blob) {
         Ok(message) => message,
         Err(crate::signature::BlobError::NotSimpleSigning) => {
-            return Finding::Unmatched { old_reference: None, reason: "a sigstore signature, no simple signing".into() };
+            return Finding::Unmatched {
+                old_reference: None,
+                reason: "a sigstore signature, no simple signing".into(),
+            };
         }
         Err(e) => return refused(None, e.to_string()),
     };
-    let claim = match openpgp::inspect(message).map_err(|e| e.to_string()).and_then(|untrusted| {
-        Claim::parse(&untrusted.content).map_err(|e| e.to_string())
-    }) {
+    let claim = match openpgp::inspect(message)
+        .map_err(|e| e.to_string())
+        .and_then(|untrusted| Claim::parse(&untrusted.content).map_err(|e| e.to_string()))
+    {
         Ok(claim) => claim,
         Err(reason) => return refused(None, reason),
     };

@@ -12,8 +12,14 @@ use crate::support::server::Server;
 fn pull(host: &Host, policy: &Path, reference: &str) -> Ran {
     let out = tempfile::tempdir().unwrap();
     host.skopeo(&[
-        "--policy", text(policy), "--registries.d", text(&host.path().join(".config/containers/registries.d")), "copy",
-        "--src-tls-verify=false", &format!("docker://{reference}"), &format!("dir:{}", text(out.path())),
+        "--policy",
+        text(policy),
+        "--registries.d",
+        text(&host.path().join(".config/containers/registries.d")),
+        "copy",
+        "--src-tls-verify=false",
+        &format!("docker://{reference}"),
+        &format!("dir:{}", text(out.path())),
     ])
 }
 
@@ -28,8 +34,14 @@ fn a_tree_that_skopeo_wrote_is_served_as_it_lies() {
     let name = format!("{}/birds/bluebird:build1", registry.address());
     host.registries_d(registry.address(), &server.url("/lookaside"), Some(&format!("file://{}", text(store.path()))));
     host.skopeo(&[
-        "--insecure-policy", "--registries.d", text(&host.path().join(".config/containers/registries.d")), "copy",
-        "--dest-tls-verify=false", "--sign-by", &GpgHome::user("alice"), &format!("dir:{}", text(&one.dir)),
+        "--insecure-policy",
+        "--registries.d",
+        text(&host.path().join(".config/containers/registries.d")),
+        "copy",
+        "--dest-tls-verify=false",
+        "--sign-by",
+        &GpgHome::user("alice"),
+        &format!("dir:{}", text(&one.dir)),
         &format!("docker://{name}"),
     ])
     .accepted();
@@ -53,7 +65,10 @@ fn a_tree_that_skopeo_wrote_is_served_as_it_lies() {
     // What was signed under one name does not serve another.
     let two = format!("{}/birds/bluebird:build2", registry.address());
     host.skopeo(&[
-        "--insecure-policy", "copy", "--dest-tls-verify=false", &format!("dir:{}", text(&one.dir)),
+        "--insecure-policy",
+        "copy",
+        "--dest-tls-verify=false",
+        &format!("dir:{}", text(&one.dir)),
         &format!("docker://{two}"),
     ])
     .accepted();
@@ -72,7 +87,10 @@ fn our_signatures_are_accepted_by_all_clients() {
         let name = format!("{}/birds/bluebird:build1", registry.address());
         host.registries_d(registry.address(), &server.url("/lookaside"), None);
         host.skopeo(&[
-            "--insecure-policy", "copy", "--dest-tls-verify=false", &format!("dir:{}", text(&one.dir)),
+            "--insecure-policy",
+            "copy",
+            "--dest-tls-verify=false",
+            &format!("dir:{}", text(&one.dir)),
             &format!("docker://{name}"),
         ])
         .accepted();
@@ -80,8 +98,14 @@ fn our_signatures_are_accepted_by_all_clients() {
         pull(&host, &policy, &name).refused("A signature was required, but no signature exists");
 
         host.countersign(&[
-            "sign", &name, "--key", text(&keys::secret(signer)), "--manifest", text(&one.dir.join("manifest.json")),
-            "--to", text(store.path()),
+            "sign",
+            &name,
+            "--key",
+            text(&keys::secret(signer)),
+            "--manifest",
+            text(&one.dir.join("manifest.json")),
+            "--to",
+            text(store.path()),
         ])
         .accepted();
         let stored = store.path().join(format!("birds/bluebird@{}/signature-1", one.digest.path_form()));
@@ -95,7 +119,13 @@ fn our_signatures_are_accepted_by_all_clients() {
         pull(&host, &policy, &name).accepted();
         host.podman(&["pull", "--signature-policy", text(&policy), "--tls-verify=false", &name]).accepted();
         host.countersign(&[
-            "verify", &name, "--manifest", text(&one.dir.join("manifest.json")), "--signature", text(&stored), "--policy",
+            "verify",
+            &name,
+            "--manifest",
+            text(&one.dir.join("manifest.json")),
+            "--signature",
+            text(&stored),
+            "--policy",
             text(&policy),
         ])
         .accepted();

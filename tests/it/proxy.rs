@@ -44,8 +44,14 @@ impl World {
 
     fn push_signed(&self, host: &Host, image: &DirImage, name: &str) {
         host.skopeo(&[
-            "--insecure-policy", "copy", "--all", "--dest-tls-verify=false", "--sign-by", &GpgHome::user("alice"),
-            &format!("dir:{}", text(&image.dir)), &format!("docker://{}", self.name(name)),
+            "--insecure-policy",
+            "copy",
+            "--all",
+            "--dest-tls-verify=false",
+            "--sign-by",
+            &GpgHome::user("alice"),
+            &format!("dir:{}", text(&image.dir)),
+            &format!("docker://{}", self.name(name)),
         ])
         .accepted();
     }
@@ -53,8 +59,12 @@ impl World {
     fn pull(&self, host: &Host, policy: &Path, name: &str) -> crate::support::client::Ran {
         let out = tempfile::tempdir().unwrap();
         host.skopeo(&[
-            "--policy", text(policy), "copy", "--src-tls-verify=false",
-            &format!("docker://{}", self.name(name)), &format!("dir:{}", text(out.path())),
+            "--policy",
+            text(policy),
+            "copy",
+            "--src-tls-verify=false",
+            &format!("docker://{}", self.name(name)),
+            &format!("dir:{}", text(out.path())),
         ])
     }
 }
@@ -67,8 +77,11 @@ fn skopeo_signs_and_verifies_through_the_proxy() {
     let two = image(host.path(), "two", "two", "amd64");
     world.push_signed(&host, &one, "birds/bluebird:build1");
     host.skopeo(&[
-        "--insecure-policy", "copy", "--dest-tls-verify=false",
-        &format!("dir:{}", text(&two.dir)), &format!("docker://{}", world.name("birds/unsigned:1")),
+        "--insecure-policy",
+        "copy",
+        "--dest-tls-verify=false",
+        &format!("dir:{}", text(&two.dir)),
+        &format!("docker://{}", world.name("birds/unsigned:1")),
     ])
     .accepted();
 
@@ -91,8 +104,11 @@ fn damaged_and_moved_signatures_are_refused_by_clients() {
     let two = image(host.path(), "two", "two", "amd64");
     world.push_signed(&host, &one, "birds/bluebird:build1");
     host.skopeo(&[
-        "--insecure-policy", "copy", "--dest-tls-verify=false",
-        &format!("dir:{}", text(&two.dir)), &format!("docker://{}", world.name("birds/bluebird:build2")),
+        "--insecure-policy",
+        "copy",
+        "--dest-tls-verify=false",
+        &format!("dir:{}", text(&two.dir)),
+        &format!("docker://{}", world.name("birds/bluebird:build2")),
     ])
     .accepted();
     let alice = host.signed_by_policy("alice.json", &keys::public("alice"));
@@ -133,7 +149,12 @@ fn podman_pushes_and_pulls_through_the_proxy() {
     let signed = world.name("birds/podman:1");
     host.podman(&["tag", &base, &signed]).accepted();
     host.podman(&[
-        "push", "--signature-policy", text(&accept_all), "--tls-verify=false", "--sign-by", &GpgHome::user("alice"),
+        "push",
+        "--signature-policy",
+        text(&accept_all),
+        "--tls-verify=false",
+        "--sign-by",
+        &GpgHome::user("alice"),
         &signed,
     ])
     .accepted();
@@ -177,8 +198,15 @@ fn credentials_decide_who_reads_and_writes_signatures() {
     let source = format!("dir:{}", text(&one.dir));
     let push = |creds: &str| {
         host.skopeo(&[
-            "--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds", creds, "--sign-by",
-            &GpgHome::user("alice"), &source, &target,
+            "--insecure-policy",
+            "copy",
+            "--dest-tls-verify=false",
+            "--dest-creds",
+            creds,
+            "--sign-by",
+            &GpgHome::user("alice"),
+            &source,
+            &target,
         ])
     };
     push("user:wrong").refused("unauthorized");
@@ -188,7 +216,13 @@ fn credentials_decide_who_reads_and_writes_signatures() {
     let pull = |creds: &str| {
         let out = tempfile::tempdir().unwrap();
         host.skopeo(&[
-            "--policy", text(&alice), "copy", "--src-tls-verify=false", "--src-creds", creds, &target,
+            "--policy",
+            text(&alice),
+            "copy",
+            "--src-tls-verify=false",
+            "--src-creds",
+            creds,
+            &target,
             &format!("dir:{}", text(out.path())),
         ])
     };
@@ -227,7 +261,10 @@ fn who_may_only_read_cannot_write() {
     let host = Host::new(gpg.path());
     let one = image(host.path(), "one", "one", "amd64");
     host.skopeo(&[
-        "--insecure-policy", "copy", "--dest-tls-verify=false", &format!("dir:{}", text(&one.dir)),
+        "--insecure-policy",
+        "copy",
+        "--dest-tls-verify=false",
+        &format!("dir:{}", text(&one.dir)),
         &format!("docker://{}/birds/bluebird:1", registry.address()),
     ])
     .accepted();
@@ -235,11 +272,18 @@ fn who_may_only_read_cannot_write() {
     let store = tempfile::tempdir().unwrap();
     let server = World::serve(&registry, store.path());
     let signed = host.countersign(&[
-        "sign", "registry.example/birds/bluebird:1", "--key", text(&keys::secret("alice")), "--digest",
-        &one.digest.to_string(), "-o", "signature",
+        "sign",
+        "registry.example/birds/bluebird:1",
+        "--key",
+        text(&keys::secret("alice")),
+        "--digest",
+        &one.digest.to_string(),
+        "-o",
+        "signature",
     ]);
     signed.accepted();
-    let content = base64::engine::general_purpose::STANDARD.encode(std::fs::read(host.path().join("signature")).unwrap());
+    let content =
+        base64::engine::general_purpose::STANDARD.encode(std::fs::read(host.path().join("signature")).unwrap());
     let body = serde_json::json!({
         "schemaVersion": 2, "name": format!("{}@{}", one.digest, "0".repeat(32)), "type": "atomic", "content": content,
     });
@@ -256,13 +300,22 @@ fn uploads_are_checked_at_the_door() {
     let host = Host::new(world.gpg.path());
     let one = image(host.path(), "one", "one", "amd64");
     host.skopeo(&[
-        "--insecure-policy", "copy", "--dest-tls-verify=false", &format!("dir:{}", text(&one.dir)),
+        "--insecure-policy",
+        "copy",
+        "--dest-tls-verify=false",
+        &format!("dir:{}", text(&one.dir)),
         &format!("docker://{}", world.name("birds/bluebird:1")),
     ])
     .accepted();
     let sign = |digest: &str, file: &str| {
         host.countersign(&[
-            "sign", "registry.example/birds/bluebird:1", "--key", text(&keys::secret("alice")), "--digest", digest, "-o",
+            "sign",
+            "registry.example/birds/bluebird:1",
+            "--key",
+            text(&keys::secret("alice")),
+            "--digest",
+            digest,
+            "-o",
             file,
         ])
         .accepted();

@@ -34,35 +34,62 @@ fn a_domain_moves() {
     host.registries_d(registry.address(), &server.url("/lookaside"), Some(&format!("file://{}", text(store.path()))));
     let registries_d = host.path().join(".config/containers/registries.d");
     host.skopeo(&[
-        "--insecure-policy", "--registries-conf", text(&conf), "--registries.d", text(&registries_d), "copy",
-        "--dest-tls-verify=false", "--sign-by", &GpgHome::user("alice"), "--sign-identity", OLD,
-        &format!("dir:{}", text(&one.dir)), &format!("docker://{}/birds/bluebird:build1", registry.address()),
+        "--insecure-policy",
+        "--registries-conf",
+        text(&conf),
+        "--registries.d",
+        text(&registries_d),
+        "copy",
+        "--dest-tls-verify=false",
+        "--sign-by",
+        &GpgHome::user("alice"),
+        "--sign-identity",
+        OLD,
+        &format!("dir:{}", text(&one.dir)),
+        &format!("docker://{}/birds/bluebird:build1", registry.address()),
     ]);
     // skopeo 1.9 has no --sign-identity: sign the same claim with our own tool if it refused.
     if !store.path().join(format!("birds/bluebird@{}", one.digest.path_form())).exists() {
         host.skopeo(&[
-            "--insecure-policy", "copy", "--dest-tls-verify=false", &format!("dir:{}", text(&one.dir)),
+            "--insecure-policy",
+            "copy",
+            "--dest-tls-verify=false",
+            &format!("dir:{}", text(&one.dir)),
             &format!("docker://{}/birds/bluebird:build1", registry.address()),
         ])
         .accepted();
         let folder = store.path().join(format!("birds/bluebird@{}", one.digest.path_form()));
         std::fs::create_dir_all(&folder).unwrap();
         host.skopeo(&[
-            "standalone-sign", text(&one.dir.join("manifest.json")), OLD, &GpgHome::user("alice"), "-o",
+            "standalone-sign",
+            text(&one.dir.join("manifest.json")),
+            OLD,
+            &GpgHome::user("alice"),
+            "-o",
             text(&folder.join("signature-1")),
         ])
         .accepted();
     }
 
     // The new key's holder trusts only the new key; the old policy trusts alice.
-    let both = host.write("both.asc", [std::fs::read(keys::public("alice")).unwrap(), std::fs::read(keys::public("bob")).unwrap()].concat());
+    let both = host.write(
+        "both.asc",
+        [std::fs::read(keys::public("alice")).unwrap(), std::fs::read(keys::public("bob")).unwrap()].concat(),
+    );
     let policy = host.signed_by_policy("policy.json", &both);
     let old_policy = host.signed_by_policy("old.json", &keys::public("alice"));
     let pull = |name: &str| {
         let out = tempfile::tempdir().unwrap();
         host.skopeo(&[
-            "--policy", text(&policy), "--registries-conf", text(&conf), "--registries.d", text(&registries_d), "copy",
-            &format!("docker://{name}"), &format!("dir:{}", text(out.path())),
+            "--policy",
+            text(&policy),
+            "--registries-conf",
+            text(&conf),
+            "--registries.d",
+            text(&registries_d),
+            "copy",
+            &format!("docker://{name}"),
+            &format!("dir:{}", text(out.path())),
         ])
     };
     pull(OLD).accepted();
@@ -70,8 +97,18 @@ fn a_domain_moves() {
 
     let resign = |extra: &[&str]| {
         let mut args = vec![
-            "--format", "json", "resign", "--from", text(store.path()), "--to", text(store.path()), "--rename", "ibm",
-            "--policy", text(&old_policy), "--key",
+            "--format",
+            "json",
+            "resign",
+            "--from",
+            text(store.path()),
+            "--to",
+            text(store.path()),
+            "--rename",
+            "ibm",
+            "--policy",
+            text(&old_policy),
+            "--key",
         ];
         let key = keys::secret("bob");
         args.push(text(&key));
@@ -102,7 +139,14 @@ fn only_what_the_old_policy_accepts_is_signed() {
     let digest = |c: char| format!("sha256:{}", c.to_string().repeat(64));
     let sign = |name: &str, c: char, key: &str| {
         host.countersign(&[
-            "sign", name, "--key", text(&keys::secret(key)), "--digest", &digest(c), "--to", text(&from),
+            "sign",
+            name,
+            "--key",
+            text(&keys::secret(key)),
+            "--digest",
+            &digest(c),
+            "--to",
+            text(&from),
         ])
         .accepted();
     };
@@ -124,8 +168,19 @@ fn only_what_the_old_policy_accepts_is_signed() {
     let policy = host.signed_by_policy("old.json", &keys::public("alice"));
     let run = || {
         host.countersign(&[
-            "--format", "json", "resign", "--from", text(&from), "--to", text(&to), "--rename", "ibm", "--policy",
-            text(&policy), "--key", text(&keys::secret("carol")),
+            "--format",
+            "json",
+            "resign",
+            "--from",
+            text(&from),
+            "--to",
+            text(&to),
+            "--rename",
+            "ibm",
+            "--policy",
+            text(&policy),
+            "--key",
+            text(&keys::secret("carol")),
         ])
     };
     let ran = run();
@@ -140,19 +195,33 @@ fn only_what_the_old_policy_accepts_is_signed() {
     assert_eq!(written, [format!("a/good@sha256={}/signature-1", "a".repeat(64))]);
     let new = host.signed_by_policy("new.json", &keys::public("carol"));
     host.countersign(&[
-        "verify", &format!("icr.io/a/good@{}", digest('a')), "--lookaside", text(&to), "--policy", text(&new),
+        "verify",
+        &format!("icr.io/a/good@{}", digest('a')),
+        "--lookaside",
+        text(&to),
+        "--policy",
+        text(&new),
     ])
     .accepted();
-    let verdict = host.countersign(&[
-        "--format", "json", "inspect", text(&to.join(&written[0])),
-    ]).accepted();
+    let verdict = host.countersign(&["--format", "json", "inspect", text(&to.join(&written[0]))]).accepted();
     assert_eq!(json(&verdict)["reference"], "icr.io/a/good:1");
     assert_eq!(json(&verdict)["verified"], false);
     // A policy that accepts anything vouches for nothing.
     let anything = host.write("any.json", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#);
     let ran = host.countersign(&[
-        "--format", "json", "resign", "--from", text(&from), "--to", text(&host.path().join("none")), "--rename", "ibm",
-        "--policy", text(&anything), "--key", text(&keys::secret("carol")),
+        "--format",
+        "json",
+        "resign",
+        "--from",
+        text(&from),
+        "--to",
+        text(&host.path().join("none")),
+        "--rename",
+        "ibm",
+        "--policy",
+        text(&anything),
+        "--key",
+        text(&keys::secret("carol")),
     ]);
     assert_eq!((ran.code, &json(&ran)["signed"]), (Some(1), &0.into()), "{ran:?}");
 }

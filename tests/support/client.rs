@@ -113,7 +113,8 @@ impl Host {
     pub fn signed_by_policy(&self, name: &str, keyring: &Path) -> PathBuf {
         self.write(
             name,
-            serde_json::json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": keyring}]}).to_string(),
+            serde_json::json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": keyring}]})
+                .to_string(),
         )
     }
 }
