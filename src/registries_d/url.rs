@@ -123,6 +123,11 @@ impl LookasideBase {
         Some(format!("Basic {}", STANDARD.encode(plain)))
     }
 
+    /// Returns the URL's userinfo, escaped as it stands in an URL. It is a secret.
+    pub fn userinfo(&self) -> Option<String> {
+        self.0.user.as_ref().map(super::go_url::Userinfo::escaped)
+    }
+
     /// Builds the URL to GET for signature `index` of a manifest. `repository` is the path without
     /// the host. Userinfo goes into [`LookasideBase::authorization`], the fragment nowhere, the
     /// query stays, and the base path is escaped anew from its decoded form.

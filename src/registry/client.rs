@@ -328,10 +328,42 @@ fn wanted_scope(answer: &Answer) -> Option<String> {
 
 /// `Retry-After`: seconds, or a date.
 fn retry_after(answer: &Answer, now: SystemTime) -> Option<Duration> {
-    let text = answer.header(RETRY_AFTER)?.trim();
+    parse_retry_after(answer.header(RETRY_AFTER)?.trim(), now)
+}
+
+fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
     let date = jiff::fmt::rfc2822::parse(text).ok()?;
     SystemTime::from(date.timestamp()).duration_since(now).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_440);
+        for (text, seconds) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(40)),
+            ("Wed, 21 Oct 2015 07:27:00 GMT", None),
+            ("soon", None),
+            ("-1", None),
+            ("99999999999999999999999", None),
+        ] {
+            assert_eq!(parse_retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_spelled_as_tokens_want_them() {
+        let repository = Repository::parse("h.example:5000/a/b").unwrap();
+        assert_eq!(Scope::Pull(&repository).text(), "repository:a/b:pull");
+        assert_eq!(Scope::Push(&repository).text(), "repository:a/b:pull,push");
+        assert_eq!(Scope::Catalog("h.example").text(), "registry:catalog:*");
+    }
 }

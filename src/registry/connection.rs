@@ -40,6 +40,8 @@ impl Connection {
         options: &RegistryOptions,
         user_agent: &HeaderValue,
     ) -> Result<Self, ConnectError> {
+        // First of all, since the name becomes part of a path in certs.d.
+        base("https", registry)?;
         let http = client(registry, options).await?;
         let mut reasons = Vec::new();
         for scheme in ["https", "http"] {
@@ -80,7 +82,7 @@ impl Connection {
 fn base(scheme: &str, registry: &str) -> Result<Url, ConnectError> {
     let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
     let wrong = || ConnectError::Name(registry.to_owned());
-    if host.is_empty() || host.contains(['/', '@', '?', '#', '\\']) {
+    if host.is_empty() || host == ".." || host.contains(['/', '@', '?', '#', '\\']) {
         return Err(wrong());
     }
     Url::parse(&format!("{scheme}://{host}/")).map_err(|_| wrong())
@@ -141,7 +143,7 @@ mod tests {
     fn names_become_addresses() {
         assert_eq!(base("https", "docker.io").unwrap().as_str(), "https://registry-1.docker.io/");
         assert_eq!(base("http", "[::1]:5000").unwrap().as_str(), "http://[::1]:5000/");
-        for wrong in ["", "a/b", "u@h", "h?x", "h:port", "h#"] {
+        for wrong in ["", "a/b", "u@h", "h?x", "h:port", "h#", "..", "../x", "/etc"] {
             assert!(base("https", wrong).is_err(), "{wrong}");
         }
     }

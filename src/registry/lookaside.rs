@@ -120,3 +120,99 @@ impl LookasideReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::RootCertStore;
+
+    use super::super::fake::{Fake, Heard, not_found, say};
+    use super::*;
+
+    const BLOB: &[u8] = b"\xa3 not really OpenPGP";
+
+    async fn lookaside(
+        answer: impl Fn(&Heard) -> Vec<u8> + Send + Sync + 'static,
+    ) -> (Fake, Result<Vec<Bytes>, LookasideError>) {
+        let fake = Fake::start(answer).await;
+        let http = HttpClient::new(RootCertStore::empty(), false).unwrap();
+        let reader = LookasideReader::new(http, Duration::from_secs(5));
+        let base = format!("http://us%40er:pass-word@{}/base", fake.address);
+        let url = |number: NonZeroU32| format!("{base}//birds/x@sha256=00/signature-{number}?token=s%2Fecret");
+        let read = reader.signatures(url).await;
+        (fake, read)
+    }
+
+    fn number(heard: &Heard) -> u32 {
+        heard.path().rsplit_once("signature-").unwrap().1.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_lookaside_is_read_until_404() {
+        let (fake, read) = lookaside(|heard| {
+            if number(heard) <= 2 { say("200 OK", &[("Content-Type", "text/html")], BLOB) } else { not_found() }
+        })
+        .await;
+        assert_eq!(read.unwrap(), [BLOB, BLOB]);
+        let heard = fake.heard();
+        assert_eq!(heard.len(), 3);
+        assert_eq!(heard[0].target, "/base//birds/x@sha256=00/signature-1?token=s%2Fecret");
+        assert_eq!(heard[0].header("authorization"), Some("Basic dXNAZXI6cGFzcy13b3Jk"));
+    }
+
+    #[tokio::test]
+    async fn a_lookaside_without_end_is_refused() {
+        let (fake, read) =
+            lookaside(|heard| if number(heard) <= 127 { say("200 OK", &[], BLOB) } else { not_found() }).await;
+        assert_eq!((read.unwrap().len(), fake.heard().len()), (127, 128));
+        let (fake, read) = lookaside(|_| say("200 OK", &[], BLOB)).await;
+        assert_eq!(
+            read.unwrap_err().to_string(),
+            "server provided 128 signatures, assuming that's unreasonable and a server error"
+        );
+        assert_eq!(fake.heard().len(), 128);
+    }
+
+    #[tokio::test]
+    async fn everything_but_404_is_fatal() {
+        for (answer, words) in [
+            (say("204 No Content", &[], ""), "received unexpected HTTP status: 204 No Content"),
+            (say("401 Unauthorized", &[], ""), "received unexpected HTTP status: 401 Unauthorized"),
+            (say("403 Forbidden", &[], ""), "received unexpected HTTP status: 403 Forbidden"),
+            (say("410 Gone", &[], ""), "received unexpected HTTP status: 410 Gone"),
+            (say("503 Slow Down", &[], ""), "received unexpected HTTP status: 503 Slow Down"),
+            (say("200 OK", &[], ""), "empty signature blob"),
+            (say("200 OK", &[], "<html>"), "unrecognized signature format, starting with binary 0x3c"),
+            (say("200 OK", &[], vec![0xa3; 4 * 1024 * 1024 + 1]), "exceeded maximum allowed size of 4194304 bytes"),
+            (say("302 Found", &[("Location", "ftp://h/x")], ""), "unsupported protocol scheme \"ftp\""),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n\xa3".to_vec(), "GET http://"),
+            (b"SSH-2.0-x\r\n".to_vec(), "GET http://"),
+            (Vec::new(), "GET http://"),
+        ] {
+            let good_first = |answer: Vec<u8>| {
+                move |heard: &Heard| if number(heard) == 1 { say("200 OK", &[], BLOB) } else { answer.clone() }
+            };
+            let always = answer.clone();
+            for read in [lookaside(move |_| always.clone()).await.1, lookaside(good_first(answer)).await.1] {
+                let error = read.unwrap_err().to_string();
+                assert!(error.contains(words), "{error}");
+                assert!(
+                    error.contains(":xxxxx@") && !error.contains("pass-word") && !error.contains("ecret"),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lookaside_may_redirect_and_keeps_no_secret() {
+        let stranger = Fake::start(|_| say("200 OK", &[], BLOB)).await;
+        let elsewhere = format!("http://localhost:{}/x", stranger.address.rsplit(':').next().unwrap());
+        let (_fake, read) = lookaside(move |heard| match number(heard) {
+            1 => say("301 Moved Permanently", &[("Location", &elsewhere)], ""),
+            _ => not_found(),
+        })
+        .await;
+        assert_eq!(read.unwrap(), [BLOB]);
+        assert_eq!(stranger.heard()[0].header("authorization"), None);
+    }
+}

@@ -216,6 +216,8 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const BROKEN: &str = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nAA";
+
     fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, Vec<PathBuf>) {
         let root = tempfile::tempdir().unwrap();
         let host = root.path().join("second").join("reg.example:5000");
@@ -229,7 +231,7 @@ mod tests {
 
     #[test]
     fn nothing_there_is_nothing_added() {
-        let (_root, directories) = folder(&[("README", "x"), ("ca.crt", "no pem at all")]);
+        let (_root, directories) = folder(&[("README", "x"), ("ca.crt", "no pem at all"), ("b.crt", BROKEN)]);
         let found = HostCertificates::load(&directories, "other.example").unwrap();
         assert!(found.authorities.is_empty() && found.identities.is_empty());
         let found = HostCertificates::load(&directories, "reg.example:5000").unwrap();
@@ -247,6 +249,12 @@ mod tests {
         let (_root, directories) = folder(&[("a.key", "private words"), ("a.cert", "x")]);
         let error = HostCertificates::load(&directories, "reg.example:5000").unwrap_err().to_string();
         assert!(error.contains("a.cert holds no usable PEM") && !error.contains("private"), "{error}");
+    }
+
+    #[test]
+    fn names_are_found_in_certificates() {
+        assert!(contains(b"abcd", b"bc") && contains(b"abcd", b"abcd"));
+        assert!(!contains(b"abcd", b"") && !contains(b"abc", b"abcd") && !contains(b"", b"a"));
     }
 
     #[test]

@@ -205,6 +205,26 @@ async fn certs_d_decides_over_tls() {
 }
 
 #[tokio::test]
+async fn credentials_stay_off_plain_connections() {
+    let authority = Authority::new();
+    let tls =
+        Tls { certificate: authority.file("server.cert"), key: authority.file("server.key"), client_authority: None };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let realm = format!("http://{}/token", listener.local_addr().unwrap());
+    let registry = Settings::default().tls(tls).token(&realm, &authority.file("ca.crt")).start();
+    let client = RegistryClient::new(RegistryOptions {
+        tls_verify: true,
+        certs_d: vec![authority.certs_d("certs.d", registry.address(), &["ca.crt"])],
+        credentials: CredentialSource::Fixed(Credential::new("jane", "pass-word")),
+        ..options()
+    });
+    let error = client.tags(&repository(&registry, "x")).await.unwrap_err().to_string();
+    assert!(error.contains("wants credentials sent to http://127.0.0.1:") && !error.contains("pass-word"), "{error}");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "nobody may have connected");
+}
+
+#[tokio::test]
 async fn a_registry_that_announces_the_extension() {
     let registry = Settings::default().header("X-Registry-Supports-Signatures", "1").htpasswd("u", "p").start();
     // The header stands on the 401 of the ping, which is all that anybody looks at.

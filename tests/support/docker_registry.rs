@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub struct Settings {
     htpasswd: Option<(String, String)>,
+    token: Option<(String, PathBuf)>,
     tls: Option<Tls>,
     headers: Vec<(String, String)>,
 }
@@ -30,6 +31,12 @@ impl Settings {
     /// Wants Basic authentication with this user.
     pub fn htpasswd(mut self, user: &str, password: &str) -> Self {
         self.htpasswd = Some((user.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Wants tokens of `realm`, signed by `certificate`'s key.
+    pub fn token(mut self, realm: &str, certificate: &Path) -> Self {
+        self.token = Some((realm.to_owned(), certificate.to_owned()));
         self
     }
 
@@ -125,6 +132,13 @@ impl Settings {
             let made = made.expect("htpasswd must be installed (Debian package apache2-utils)");
             std::fs::write(&file, made.stdout).unwrap();
             let _ = writeln!(config, "auth:\n  htpasswd:\n    realm: test\n    path: {}", file.display());
+        }
+        if let Some((realm, certificate)) = &self.token {
+            let _ = writeln!(
+                config,
+                "auth:\n  token:\n    realm: {realm}\n    service: test\n    issuer: test\n    rootcertbundle: {}",
+                certificate.display()
+            );
         }
         config
     }
