@@ -136,3 +136,10 @@ pub fn drop_in_directories(
     }
     directories
 }
+
+/// Lists the `certs.d` directories, the most important first (spec containers-image 2.2).
+pub fn certificate_directories(environment: &Environment, generation: Generation) -> Vec<PathBuf> {
+    let mut directories = drop_in_directories(environment, generation, None, "certs");
+    directories.push(PathBuf::from("/etc/docker/certs.d"));
+    directories
+}

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -36,7 +37,7 @@ impl KeyArgs {
         }
         let bytes = Zeroizing::new(std::fs::read(&self.key).with_context(|| format!("reading key {}", self.key))?);
         let passphrase = self.passphrase()?;
-        let signer = SoftSigner::load(&bytes, passphrase.as_ref().map(|text| text.as_slice()))
+        let signer = SoftSigner::load(&bytes, passphrase.as_ref().map(|text| text.as_slice()), SystemTime::now())
             .with_context(|| format!("loading key {}", self.key))?;
         Ok(LoadedKey { own: Keyring::parse([bytes.as_slice()]), signer: Arc::new(signer) })
     }

@@ -3,13 +3,15 @@
 //! Exit 0: done or accepted. 1: the answer is no (rejected, not found, some items failed).
 //! 2: could not ask (usage, configuration, network, key).
 
-//mod inspect;
+mod inspect;
 mod keys;
 pub mod output;
 mod resign;
 //mod serve;
 mod sign;
-//mod verify;
+mod sources;
+mod verdict;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

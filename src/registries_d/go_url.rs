@@ -42,6 +42,18 @@ pub(super) struct Userinfo {
     pub(super) password: Option<Vec<u8>>,
 }
 
+impl Userinfo {
+    /// Returns the form that stands in an URL, password included.
+    pub(super) fn escaped(&self) -> String {
+        let mut out = escape(&self.name, Part::Userinfo);
+        if let Some(password) = &self.password {
+            out.push(':');
+            out.push_str(&escape(password, Part::Userinfo));
+        }
+        out
+    }
+}
+
 /// Says that there is a password, never which.
 impl std::fmt::Debug for Userinfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,9 +1,11 @@
 //! What may be signed anew: a signature whose claim the old policy accepts, for the name that
 //! the claim itself gives, and that a rename rule covers (design 5, rule 1).
 
-use crate::image::{Reference, Repository};
+use bytes::Bytes;
+
+use crate::image::{ImageReference, Reference, Repository};
 use crate::openpgp;
-use crate::policy::{self, Image, Mechanism, Policy, SignatureBlob};
+use crate::policy::{self, Image, ManifestEvidence, Mechanism, Origin, Policy, SignatureBlob};
 use crate::signature::{Claim, simple_signing};
 use crate::store::{Layout, SetAddress, StorePath};
 
@@ -52,7 +54,7 @@ pub struct Vouched {
 /// The unverified claim is only used to find out what to ask the policy; nothing of it counts
 /// before the policy has accepted the same bytes.
 pub fn judge(
-    blob: &[u8],
+    blob: &Bytes,
     set: &SetAddress,
     renames: &RenameMap,
     old_policy: &Policy,
@@ -100,15 +102,21 @@ pub fn judge(
     } else {
         old.clone()
     };
-    let image = Image::docker(&identity, &claim.digest);
-    match policy::author_accepted(old_policy, &image, &SignatureBlob::stored(set.to_string(), blob), mechanism) {
+    let identity = match ImageReference::from_reference(identity) {
+        Ok(identity) => identity,
+        Err(e) => return refused(named, e.to_string()),
+    };
+    // The question is whether the claim holds for the digest that it is filed under.
+    let image = Image::docker(&identity, ManifestEvidence::Digest(&claim.digest));
+    let signature = SignatureBlob { origin: Origin::Url(set.to_string()), bytes: blob.clone() };
+    match policy::author_accepted(old_policy, &image, &signature, mechanism) {
         Ok(accepted) => Finding::Vouched(Vouched {
             new: renamed.reference,
             rule: format!("{}={}", renamed.rule.old(), renamed.rule.new_name()),
             old,
             place,
             signer: accepted.fingerprint,
-            scope: accepted.scope,
+            scope: accepted.scope.to_string(),
         }),
         Err(refusal) => refused(named, refusal.to_string()),
     }
