@@ -78,6 +78,8 @@ impl HttpClient {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(std::time::Duration::from_secs(30)));
+        // A peer that vanished without a word would hold a streaming answer for ever.
+        tcp.set_keepalive(Some(std::time::Duration::from_secs(60)));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
