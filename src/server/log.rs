@@ -61,6 +61,7 @@ impl Drop for RequestLog {
         let shown = path.char_indices().nth(PATH_SHOWN).map_or(path, |(end, _)| path.get(..end).unwrap_or_default());
         let forwarded_for = self.forwarded_for.as_ref().and_then(|v| v.to_str().ok());
         tracing::info!(
+            target: "countersign::request",
             method = %self.method,
             path = shown,
             status = self.status,

@@ -157,9 +157,14 @@ impl Upstream {
 
     /// Sends a request; `silence` bounds the time in which nothing happens before the answer's head.
     pub(super) async fn send(&self, parts: request::Parts, body: Body) -> Result<Response<Incoming>, Problem> {
-        // A pooled connection may be closed by the upstream in the moment in which it is used.
-        // What asks only and has no body is asked once more; anything else is the client's to repeat.
-        let again = (matches!(parts.method, Method::GET | Method::HEAD) && body.is_empty()).then(|| parts.clone());
+        // A pooled connection may be closed by the upstream in the moment in which it is used. Our own
+        // questions and a client's that change nothing are asked once more; anything else is the
+        // client's to repeat.
+        let harmless = match &body {
+            Body::Empty => true,
+            Body::Stream(body) => body.is_end_stream() && matches!(parts.method, Method::GET | Method::HEAD),
+        };
+        let again = harmless.then(|| parts.clone());
         match (self.send_once(parts, body).await, again) {
             (Err(Failure::Broken), Some(parts)) => self.send_once(parts, Body::Empty).await.map_err(Problem::from),
             (result, _) => result.map_err(Problem::from),
@@ -277,15 +282,6 @@ pub(super) enum Body {
     Empty,
     /// The client's, as it comes.
     Stream(Incoming),
-}
-
-impl Body {
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Stream(incoming) => incoming.is_end_stream(),
-        }
-    }
 }
 
 /// How one attempt failed.

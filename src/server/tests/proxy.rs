@@ -119,9 +119,7 @@ async fn statuses_and_heads_pass() {
     }
     let told = server.ask("HEAD", "/v2/200", &[]).await;
     assert_eq!((told.header("content-length"), told.body.len()), ("12345", 0));
-    for method in ["TRACE"] {
-        assert_eq!(server.ask(method, "/v2/200", &[]).await.status, 405);
-    }
+    assert_eq!(server.ask("TRACE", "/v2/200", &[]).await.status, 405);
 }
 
 #[tokio::test]
