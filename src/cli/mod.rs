@@ -7,7 +7,7 @@ mod inspect;
 mod keys;
 pub mod output;
 mod resign;
-//mod serve;
+mod serve;
 mod sign;
 mod sources;
 mod verdict;

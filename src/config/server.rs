@@ -44,8 +44,9 @@ pub struct ServerConfig {
     /// Whether the upstream's certificate is checked. Default true. Read by whoever makes the
     /// HTTP client.
     pub upstream_tls_verify: bool,
-    /// Whether the upstream sees the `Host` that the client sent (default true). Set it to false
-    /// for an upstream that is found by its name, such as a public registry.
+    /// Whether the upstream sees the `Host` that the client sent. Default false: it sees its own
+    /// name, by which virtual hosts and certificates are found, and the client's in
+    /// `X-Forwarded-Host`; addresses in its answers are rewritten either way.
     pub upstream_keep_host: bool,
     /// How long the upstream may be silent before its answer begins, in seconds. An upload that
     /// makes progress is not silence. Default 300.
@@ -110,7 +111,7 @@ impl Default for ServerConfig {
             store: "./countersign-data".to_owned(),
             upstream: None,
             upstream_tls_verify: true,
-            upstream_keep_host: true,
+            upstream_keep_host: false,
             upstream_timeout_seconds: 300,
             access_timeout_seconds: 15,
             store_prefix: StorePath::default(),
@@ -187,7 +188,7 @@ mod tests {
         for text in ["", "# comment\n", "{}"] {
             let config = ServerConfig::parse(text).unwrap();
             assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
-            assert!(config.upstream.is_none() && config.upstream_keep_host);
+            assert!(config.upstream.is_none() && !config.upstream_keep_host);
             assert_eq!(config.limits.signatures_per_digest, 127);
         }
     }

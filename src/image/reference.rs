@@ -354,7 +354,8 @@ fn is_path_component(text: &str) -> bool {
     let mut last_was_word = false;
     for c in text.bytes() {
         if alphanumeric(c) {
-            if !separator.is_empty() && !(last_was_word && is_separator(&separator)) {
+            let joined = separator.is_empty() || (last_was_word && is_separator(&separator));
+            if !joined {
                 return false;
             }
             separator.clear();

@@ -349,7 +349,7 @@ fn not_an_object(text: &str) -> JsonError {
             Ok(number) => go::number(number),
             Err(error) => return error,
         },
-        "string" => go::quote(&serde_json::from_str::<String>(text).unwrap_or_default()),
+        "string" => go::quote(serde_json::from_str::<String>(text).unwrap_or_default()),
         _ => text.trim().to_owned(),
     })
 }

@@ -264,7 +264,7 @@ fn parse_host(text: &str) -> Result<Vec<u8>, String> {
     // Brackets are for IPv6 alone, since Go 1.25.2.
     let parsed = std::str::from_utf8(&address).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());
     if parsed.is_none() || zone.len() == 1 {
-        let given = go::quote(&[address.as_slice(), &zone].concat());
+        let given = go::quote([address.as_slice(), &zone].concat());
         return Err(format!("invalid host: ParseAddr({given}): unable to parse IP"));
     }
     Ok([b"[", address.as_slice(), &zone, b"]", port.as_bytes()].concat())
@@ -310,7 +310,7 @@ fn unescape(text: &[u8], part: Part) -> Result<Vec<u8>, String> {
     while let Some((first, tail)) = rest.split_first() {
         if *first != b'%' {
             if matches!(part, Part::Host | Part::Zone) && *first < 0x80 && should_escape(*first, part) {
-                return Err(format!("invalid character {} in host name", go::quote(&[*first])));
+                return Err(format!("invalid character {} in host name", go::quote([*first])));
             }
             out.push(*first);
             rest = tail;

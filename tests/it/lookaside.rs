@@ -218,3 +218,11 @@ fn releases_are_found_by_digest_alone() {
     assert_eq!(get(&format!("deep/sha256={c}/signature-1")), (200, "deep".to_owned()));
     assert_eq!(get(&format!("openshift/sha256={c}/signature-1")).0, 404);
 }
+
+#[test]
+fn sigterm_ends_the_server_in_peace() {
+    let store = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&["--store", text(store.path())]);
+    assert_eq!(http::get(&server.address, "/").status, 200);
+    assert!(server.stop("TERM").success(), "{}", server.log());
+}

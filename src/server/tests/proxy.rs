@@ -19,7 +19,9 @@ use crate::server::testing::{Fake, FakeBody, Server, config, respond};
 #[tokio::test]
 async fn requests_arrive_as_they_were_sent() {
     let fake = Fake::start(|_: Request<Incoming>| async { respond(200, &[], "") }).await;
-    let server = Server::start(&config(Some(fake.addr)), None).await;
+    let mut config = config(Some(fake.addr));
+    config.upstream_keep_host = true;
+    let server = Server::start(&config, None).await;
     let target = "/v2/a/b/blobs/uploads/1%2f?_state=a%2Fb%3D%3D&x=%20&&y";
     let headers = [
         ("host", "sig.example:8443"),
@@ -50,14 +52,16 @@ async fn requests_arrive_as_they_were_sent() {
 }
 
 #[tokio::test]
-async fn the_upstreams_own_name_on_request() {
+async fn the_upstream_sees_its_own_name_unless_told() {
     let fake = Fake::start(|_: Request<Incoming>| async { respond(200, &[], "") }).await;
     let mut config = config(Some(fake.addr));
-    config.upstream_keep_host = false;
-    let server = Server::start(&config, None).await;
-    server.ask("GET", "/v2/", &[("host", "sig.example")]).await;
+    for (keep, host) in [(false, fake.addr.to_string()), (true, "sig.example".to_owned())] {
+        config.upstream_keep_host = keep;
+        let server = Server::start(&config, None).await;
+        server.ask("GET", "/v2/", &[("host", "sig.example")]).await;
+        assert_eq!(fake.seen().pop().unwrap().headers["host"], host.as_str());
+    }
     let seen = fake.seen().pop().unwrap();
-    assert_eq!(seen.headers["host"], fake.addr.to_string().as_str());
     assert_eq!(seen.headers["x-forwarded-host"], "sig.example");
 }
 
