@@ -138,7 +138,7 @@ pub fn key(kind: &str) -> &'static Exported {
     let index = KINDS.iter().position(|k| *k == kind).unwrap();
     KEYS[index].get_or_init(|| {
         let home = Home::new();
-        let options = ["--faked-system-time", "20240101T000000"];
+        let options = ["--faked-system-time", "20240101T000000!"];
         let fingerprint = home.generate(&options, &format!("Test <{kind}@example.com>"), kind, "sign", "never");
         home.exported(&fingerprint)
     })

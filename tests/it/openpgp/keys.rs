@@ -15,7 +15,7 @@ use super::craft::{Craft, Key};
 use super::gpg::{Home, key};
 use super::{CLAIM, check, now};
 
-const OLD: [&str; 2] = ["--faked-system-time", "20240101T000000"];
+const OLD: [&str; 2] = ["--faked-system-time", "20240101T000000!"];
 
 fn fault(result: Result<countersign::openpgp::Verified, VerifyError>) -> KeyFault {
     match result {

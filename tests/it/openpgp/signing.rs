@@ -100,8 +100,8 @@ fn protected_keys_need_their_passphrase() {
 #[test]
 fn the_primary_key_signs_if_it_can_else_the_newest_subkey() {
     let home = Home::new();
-    let old = ["--faked-system-time", "20240101T000000"];
-    let newer = ["--faked-system-time", "20240201T000000"];
+    let old = ["--faked-system-time", "20240101T000000!"];
+    let newer = ["--faked-system-time", "20240201T000000!"];
     let fingerprint = home.generate(&old, "Sub <sub@example.com>", "ed25519", "sign", "never");
     let first = home.add_subkey(&old, &fingerprint, "ed25519", "sign", "never");
     let second = home.add_subkey(&newer, &fingerprint, "rsa2048", "sign", "never");
