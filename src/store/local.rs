@@ -413,3 +413,40 @@ fn unwritable(at: &SetAddress, path: &Path, error: &io::Error) -> StoreError {
         _ => failed("creating", path, error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Digest;
+    use crate::store::StorePath;
+
+    #[test]
+    fn a_remover_keeps_others_off_and_a_gap_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let one = LocalTree::open(root.path(), false, true).unwrap();
+        let two = LocalTree::open(root.path(), false, true).unwrap();
+        let at = SetAddress::image(StorePath::parse("org/app").unwrap(), Digest::sha256(b"")).unwrap();
+        assert!(matches!(one.try_lease(&at).unwrap(), Attempt::NoSet));
+        assert_eq!(one.create(&at, 1, b"x").unwrap(), Created::Done);
+        assert_eq!(two.create(&at, 1, b"y").unwrap(), Created::Taken);
+        assert_eq!(two.create(&at, 3, b"y").unwrap(), Created::AfterGap);
+        let Attempt::Taken(lease) = one.try_lease(&at).unwrap() else { panic!("the lease is free") };
+        assert!(matches!(two.try_lease(&at).unwrap(), Attempt::Busy));
+        assert!(two.read(&at, 9, false).unwrap().shaken && !two.read(&at, 9, true).unwrap().shaken);
+        assert!(two.find(&at, b"x").unwrap().unsettled);
+        drop(lease);
+        assert!(!two.read(&at, 9, false).unwrap().shaken);
+        assert_eq!(two.find(&at, b"y").unwrap().same, Some(3));
+    }
+
+    #[test]
+    fn folders_above_are_remembered_as_flushed_and_sets_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = LocalTree::open(root.path(), false, true).unwrap();
+        let at = SetAddress::image(StorePath::parse("a/b/app").unwrap(), Digest::sha256(b"")).unwrap();
+        tree.create(&at, 1, b"x").unwrap();
+        let remembered: Vec<_> = tree.durable.lock().unwrap().iter().cloned().collect();
+        assert_eq!(remembered.len(), 2);
+        assert!(remembered.contains(&tree.root.join("a")) && remembered.contains(&tree.root.join("a/b")));
+    }
+}
