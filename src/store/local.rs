@@ -34,8 +34,8 @@ const REMEMBERED: usize = 65_536;
 #[derive(Debug)]
 pub(super) struct LocalTree {
     /// Canonical.
-    root: PathBuf,
-    fsync: bool,
+    pub(super) root: PathBuf,
+    pub(super) fsync: bool,
     /// Folders whose own entries, up to the root, this process has seen flushed.
     durable: Mutex<HashSet<PathBuf>>,
     counter: AtomicU32,
@@ -90,7 +90,13 @@ impl LocalTree {
         Ok(snapshot)
     }
 
+    /// Looks for `blob` and for the highest number; what is found is flushed before it is told.
     pub(super) fn find(&self, at: &SetAddress, blob: &[u8]) -> Result<Found, StoreError> {
+        self.look_for(at, blob, self.fsync)
+    }
+
+    /// As [`LocalTree::find`]; without `flush` the caller sees to durability.
+    pub(super) fn look_for(&self, at: &SetAddress, blob: &[u8], flush: bool) -> Result<Found, StoreError> {
         let mut found = Found { same: None, highest: 0, unsettled: false };
         let Some(folder) = self.folder(at)? else { return Ok(found) };
         let guard = share(&folder)?;
@@ -108,7 +114,7 @@ impl LocalTree {
             }
             if self.read_file(at, &path, number, u64::MAX)?.is_some_and(|stored| *stored == *blob) {
                 // "Already there" is a promise too: whoever wrote it may not have flushed it yet.
-                if self.fsync {
+                if flush {
                     let flushed = File::open(&path).and_then(|file| file.sync_all());
                     flushed
                         .and_then(|()| self.flush_folders(&listing.folder))
@@ -282,7 +288,7 @@ impl LocalTree {
     }
 
     /// Makes a set's folder, never through a link that leads out of the tree.
-    fn make_folder(&self, at: &SetAddress) -> Result<PathBuf, StoreError> {
+    pub(super) fn make_folder(&self, at: &SetAddress) -> Result<PathBuf, StoreError> {
         let wanted = self.root.join(at.to_string());
         let mut existing = wanted.as_path();
         let base = loop {
@@ -310,7 +316,7 @@ impl LocalTree {
     }
 
     /// Opens a fresh file beside `path`, under a name that readers ignore.
-    fn stage(&self, path: &Path) -> Result<(File, PathBuf), StoreError> {
+    pub(super) fn stage(&self, path: &Path) -> Result<(File, PathBuf), StoreError> {
         loop {
             let count = self.counter.fetch_add(1, Ordering::Relaxed);
             let mut name = path.as_os_str().to_owned();
