@@ -110,13 +110,7 @@ pub fn object<'a, E: From<JsonError>>(
     text: &'a str,
     mut member: impl FnMut(&str, &'a RawValue) -> Result<bool, E>,
 ) -> Result<(), E> {
-    let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
-    if !trimmed.starts_with('{') {
-        return Err(not_an_object(trimmed).into());
-    }
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let members = deserializer.deserialize_map(Members).map_err(|e| JsonError::Syntax(e.to_string()))?;
-    deserializer.end().map_err(|e| JsonError::Syntax(e.to_string()))?;
+    let members = members(text)?;
     let mut seen = std::collections::HashSet::with_capacity(members.len());
     for (key, value) in members {
         if seen.contains(&key) {
@@ -128,6 +122,22 @@ pub fn object<'a, E: From<JsonError>>(
         seen.insert(key);
     }
     Ok(())
+}
+
+/// Reads the members of one object in the order of the text, repeated and unknown ones too: what
+/// Go's plain decoder sees, for the formats that containers/image reads leniently.
+///
+/// # Errors
+/// [`JsonError::NotObject`] and [`JsonError::Syntax`].
+pub fn members(text: &str) -> Result<Vec<(String, &RawValue)>, JsonError> {
+    let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
+    if !trimmed.starts_with('{') {
+        return Err(not_an_object(trimmed));
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let members = deserializer.deserialize_map(Members).map_err(|e| JsonError::Syntax(e.to_string()))?;
+    deserializer.end().map_err(|e| JsonError::Syntax(e.to_string()))?;
+    Ok(members)
 }
 
 /// Reads an object that has exactly the members `keys`, and returns their values in that order.
