@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{
-    EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, VerifiedPath, aws_lc_rs as alg,
+    EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, RequiredEkuNotFoundContext, VerifiedPath,
+    aws_lc_rs as alg,
 };
 use x509_cert::Certificate;
 use x509_cert::der::asn1::ObjectIdentifier;
