@@ -22,6 +22,8 @@
 
 pub mod cli;
 pub mod config;
+pub mod go;
+pub mod host;
 pub mod image;
 pub mod json;
 pub mod lookup;

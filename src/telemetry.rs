@@ -1,1 +1,27 @@
-//! Logging set-up.
+//! Logging set-up: talk goes to stderr, as text or as JSON lines; results never do.
+
+use tracing_subscriber::EnvFilter;
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogForm {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// Starts logging at `level`, which is a level (`info`) or a filter (`countersign=debug,hyper=warn`).
+///
+/// # Errors
+/// The sentence that says what is wrong with `level`.
+pub fn start(level: &str, form: LogForm) -> Result<(), String> {
+    let filter = EnvFilter::try_new(level).map_err(|e| format!("--log {level:?} is not a log filter: {e}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second start, as in tests that run several commands in one process, keeps the first.
+    let _ = match form {
+        LogForm::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogForm::Json => builder.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}

@@ -1,1 +1,135 @@
-//! (room under construction)
+//! The command line: one file a subcommand. Alone prints, and alone uses anyhow.
+//!
+//! Exit 0: done or accepted. 1: the answer is no (rejected, not found, some items failed).
+//! 2: could not ask (usage, configuration, network, key).
+
+mod inspect;
+mod keys;
+pub mod output;
+mod resign;
+mod serve;
+mod sign;
+mod sources;
+mod verdict;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::telemetry::{self, LogForm};
+use output::{Answer, Format};
+
+/// Name and version, as claims and requests carry them.
+pub const CREATOR: &str = concat!("countersign ", env!("CARGO_PKG_VERSION"));
+
+/// A signature store, proxy and re-signing engine for container images.
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Form of results on stdout (and of log lines on stderr)
+    #[arg(long, global = true, value_enum, default_value_t)]
+    format: Format,
+    /// What to log: a level (error, warn, info, debug, trace) or a filter
+    #[arg(long, global = true, env = "COUNTERSIGN_LOG", value_name = "LEVEL")]
+    log: Option<String>,
+    /// Configuration file of the server (YAML)
+    #[arg(long, global = true, env = "COUNTERSIGN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  countersign serve --upstream https://registry.example
+  countersign sign us.icr.io/birds/bluebird:build1 --key signer.asc --manifest manifest.json -o signature-1
+  countersign verify us.icr.io/birds/bluebird:build1 --policy policy.json
+  countersign resign --from old-tree --to s3://signatures --rename ibm --policy old-policy.json --key new.asc
+
+Exit codes: 0 done or accepted; 1 the answer is no; 2 could not ask.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve signatures, and proxy a registry
+    Serve(serve::Serve),
+    /// Make one signature
+    Sign(sign::Sign),
+    /// Decide about an image as podman and skopeo would
+    Verify(verify::Verify),
+    /// Show what a signature says, unverified, or all signatures of an image
+    Inspect(inspect::Inspect),
+    /// Verify signatures of an old name and sign anew for the new one, in bulk
+    Resign(resign::Resign),
+}
+
+impl Cli {
+    /// Runs the command and returns the exit code of the process.
+    pub fn main(self) -> ExitCode {
+        let level = self.log.clone().unwrap_or_else(|| self.command.default_log().to_owned());
+        let form = if self.format == Format::Json { LogForm::Json } else { LogForm::Text };
+        if let Err(sentence) = telemetry::start(&level, form) {
+            output::talk(&format!("countersign: {sentence}"));
+            return ExitCode::from(2);
+        }
+        match self.run() {
+            Ok(Answer::Yes) => ExitCode::SUCCESS,
+            Ok(Answer::No) => ExitCode::from(1),
+            Err(e) => {
+                output::talk(&format!("countersign: {}", output::plain(&format!("{e:#}"))));
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    fn run(self) -> anyhow::Result<Answer> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let answer = runtime.block_on(async {
+            match self.command {
+                Command::Serve(command) => command.run(self.format, self.config.as_deref()).await,
+                Command::Sign(command) => command.run(self.format).await,
+                Command::Verify(command) => command.run(self.format).await,
+                Command::Inspect(command) => command.run(self.format).await,
+                Command::Resign(command) => command.run(self.format).await,
+            }
+        });
+        // A blocking read that nobody waits for any more must not hold the exit.
+        runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+        answer
+    }
+}
+
+impl Command {
+    /// A server says what it does; a command only what went wrong.
+    fn default_log(&self) -> &'static str {
+        if matches!(self, Self::Serve(_)) { "info" } else { "warn" }
+    }
+}
+
+/// Reads a file that the user named, `-` being stdin; bounded as manifests and signatures are.
+fn read_input(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
+    use anyhow::Context as _;
+    use std::io::Read as _;
+    let limit = crate::signature::BLOB_LIMIT as u64;
+    let mut bytes = Vec::new();
+    let read = if path == std::path::Path::new("-") {
+        std::io::stdin().lock().take(limit + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+    };
+    read.with_context(|| format!("reading {}", path.display()))?;
+    anyhow::ensure!(bytes.len() as u64 <= limit, "{} is larger than {limit} bytes", path.display());
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

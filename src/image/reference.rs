@@ -277,6 +277,14 @@ impl fmt::Display for ImageReference {
     }
 }
 
+/// Tells whether `text` can stand before the rest of a repository name: `host[:port]` or
+/// `host[:port]/path`, with no tag, digest or trailing slash. Words without a dot pass as hosts
+/// too; containers/image takes such prefixes in a policy's `remapIdentity` (spec 5.2).
+pub fn is_name_prefix(text: &str) -> bool {
+    let (domain, path) = text.split_once('/').map_or((text, None), |(domain, path)| (domain, Some(path)));
+    is_domain(domain) && path.is_none_or(|path| path.split('/').all(is_path_component))
+}
+
 fn is_hex_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -346,7 +354,8 @@ fn is_path_component(text: &str) -> bool {
     let mut last_was_word = false;
     for c in text.bytes() {
         if alphanumeric(c) {
-            if !separator.is_empty() && !(last_was_word && is_separator(&separator)) {
+            let joined = separator.is_empty() || (last_was_word && is_separator(&separator));
+            if !joined {
                 return false;
             }
             separator.clear();

@@ -1,1 +1,39 @@
-//! (room under construction)
+//! OpenPGP: who signed these bytes, and signing bytes ourselves. The only room that names Sequoia.
+//!
+//! ```text
+//! blob -> message (one signature, one literal, nothing else) -> signature packet
+//!                                                                  |
+//! keyring files -> keyring (index by key ID) -> standing (may this key sign, now?) -> verify
+//! secret key file -> signer -> sign (the whole message)
+//! ```
+//!
+//! What counts as *one signed message* and which signature packets are acceptable is decided by our
+//! own code, octet for octet, because the acceptance table (spec containers-image 4.3) is narrower
+//! than what any OpenPGP library accepts. Certificates - self-signatures, bindings, expiry,
+//! revocations - are Sequoia's, and so is the arithmetic.
+//!
+//! Signatures are checked with [`Key::verify`](sequoia_openpgp::packet::Key::verify) and never
+//! through `Signature::verify_*`: those remember every good signature in a process-wide map that
+//! is never emptied (spec rust-stack 0.2). Only the self-signatures of keyrings enter that map.
+
+mod decompress;
+mod fingerprint;
+mod inspect;
+mod keyring;
+mod message;
+mod packet;
+mod sign;
+mod signature_packet;
+mod signer;
+mod standing;
+mod subpacket;
+mod verify;
+
+pub use fingerprint::{Fingerprint, FingerprintError, KeyId};
+pub use inspect::{InspectError, Untrusted, inspect};
+pub use keyring::{KEYRING_LIMIT, Keyring};
+pub use message::{CONTENT_LIMIT, MessageError};
+pub use sign::{SignError, Signer};
+pub use signer::SoftSigner;
+pub use standing::KeyFault;
+pub use verify::{Verified, VerifyError, VerifyOptions, verify};

@@ -12,6 +12,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 
+use super::tls::ClientIdentity;
+
 /// What may go wrong while a body streams.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A streamed request body.
@@ -47,21 +49,37 @@ impl HttpClient {
     /// # Errors
     /// [`HttpSetupError`] when rustls refuses the configuration.
     pub fn new(roots: RootCertStore, insecure: bool) -> Result<Self, HttpSetupError> {
+        Self::with_identities(roots, insecure, Vec::new())
+    }
+
+    /// As [`HttpClient::new`], and shows one of `identities` to a server that asks for a client
+    /// certificate: the first that the server's list of authorities and algorithms fits.
+    ///
+    /// # Errors
+    /// [`HttpSetupError`] when rustls refuses the configuration or a private key.
+    pub fn with_identities(
+        roots: RootCertStore,
+        insecure: bool,
+        identities: Vec<ClientIdentity>,
+    ) -> Result<Self, HttpSetupError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder =
             rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let resolver = Arc::new(super::tls::IdentityResolver::new(&provider, identities)?);
         let tls = if insecure {
             builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(super::insecure::AcceptAnyCertificate::new(provider)))
-                .with_no_client_auth()
+                .with_client_cert_resolver(resolver)
         } else {
-            builder.with_root_certificates(roots).with_no_client_auth()
+            builder.with_root_certificates(roots).with_client_cert_resolver(resolver)
         };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(std::time::Duration::from_secs(30)));
+        // A peer that vanished without a word would hold a streaming answer for ever.
+        tcp.set_keepalive(Some(std::time::Duration::from_secs(60)));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

@@ -12,6 +12,7 @@ use crate::image::{Digest, DigestError};
 use crate::json::{self, JsonError};
 
 const SIGNATURE_TYPE: &str = "atomic container signature";
+const SIGSTORE_TYPE: &str = "cosign container image signature";
 
 /// Why a payload is no claim. The sentences are containers/image's own.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum ClaimError {
     #[error("Unrecognized signature type {0}")]
     Type(String),
     /// The digest is not valid.
-    #[error("invalid docker-manifest-digest value {0:?}: {1}")]
+    #[error("invalid docker-manifest-digest value {quoted}: {1}", quoted = crate::go::quote(.0))]
     Digest(String, DigestError),
     /// `optional.timestamp` has a fraction or is out of range.
     #[error("Field optional.timestamp is not an integer")]
@@ -52,13 +53,29 @@ impl Claim {
     /// # Errors
     /// [`ClaimError`], naming the first fault in the order in which containers/image looks.
     pub fn parse(payload: &[u8]) -> Result<Self, ClaimError> {
+        Self::parse_as(payload, SIGNATURE_TYPE, false)
+    }
+
+    /// Parses the payload of a sigstore signature: another type, and `optional` may be null.
+    ///
+    /// # Errors
+    /// As [`Claim::parse`].
+    pub fn parse_sigstore(payload: &[u8]) -> Result<Self, ClaimError> {
+        Self::parse_as(payload, SIGSTORE_TYPE, true)
+    }
+
+    fn parse_as(payload: &[u8], wanted: &str, null_optional: bool) -> Result<Self, ClaimError> {
+        json::validate(payload)?;
         let text = json::text(payload);
         let [critical, optional] = json::exact(&text, ["critical", "optional"])?;
-        let (creator, timestamp) = parse_optional(optional.get())?;
+        let (creator, timestamp) = match optional.get() {
+            "null" if null_optional => (None, None),
+            optional => parse_optional(optional)?,
+        };
 
         let [kind, image, identity] = json::exact(critical.get(), ["type", "image", "identity"])?;
         let kind = json::string(kind)?.unwrap_or_default();
-        if kind != SIGNATURE_TYPE {
+        if kind != wanted {
             return Err(ClaimError::Type(kind));
         }
         let [digest] = json::exact(image.get(), ["docker-manifest-digest"])?;
@@ -104,7 +121,7 @@ fn parse_optional(text: &str) -> Result<(Option<String>, Option<i64>), ClaimErro
         match key {
             "creator" => creator = Some(json::string(value)?.unwrap_or_default()),
             "timestamp" => timestamp = Some(integer(json::float(value)?.unwrap_or_default())?),
-            _ => {}
+            _ => json::any(value)?,
         }
         Ok::<_, ClaimError>(true)
     })?;
@@ -179,6 +196,7 @@ mod tests {
         assert_eq!(timestamp(r#"{"timestamp":-9223372036854775808}"#), Ok(Some(i64::MIN)));
         assert!(timestamp(r#"{"timestamp":"1"}"#).is_err());
         assert!(timestamp(r#"{"creator":1}"#).is_err());
+        assert!(timestamp(r#"{"x":[1e999]}"#).is_err());
         assert_eq!(timestamp(r#"{"x":1,"x":1}"#), Err("Duplicate key \"x\"".to_owned()));
         assert_eq!(timestamp("null"), Err("JSON object expected, got <nil>".to_owned()));
     }
@@ -205,6 +223,16 @@ mod tests {
         );
         assert_eq!(parse(&with(&good.replace("\"a/b:c\"", "null"), "{}")).map(|c| c.reference), Ok(String::new()));
         assert!(parse(&format!("{} {{}}", with(&good, "{}"))).is_err());
+    }
+
+    #[test]
+    fn sigstore_claims_have_another_type() {
+        let sigstore = critical().replace("atomic container signature", SIGSTORE_TYPE);
+        for optional in ["null", "{}"] {
+            assert!(Claim::parse_sigstore(with(&sigstore, optional).as_bytes()).is_ok());
+            assert!(Claim::parse(with(&sigstore, optional).as_bytes()).is_err());
+        }
+        assert!(Claim::parse_sigstore(with(&critical(), "{}").as_bytes()).is_err());
     }
 
     proptest::proptest! {

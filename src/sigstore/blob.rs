@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::encoding::{Base64Error, base64};
 use crate::json::{self, JsonError};
 use crate::signature::{BlobError, BlobKind, classify};
 
@@ -30,11 +29,8 @@ pub enum SigstoreBlobError {
     #[error("signature is in simple signing form, sigstore-json expected")]
     NotSigstore,
     /// The JSON is broken, or a member has the wrong kind.
-    #[error("sigstore-json: {0}")]
+    #[error(transparent)]
     Json(#[from] JsonError),
-    /// The payload is no base64.
-    #[error("sigstore-json: payload: {0}")]
-    Payload(#[from] Base64Error),
 }
 
 /// A sigstore signature as stored. Everything in it is untrusted.
@@ -64,12 +60,17 @@ impl Blob {
     /// ignored, names match in any case, the last of several wins, `null` counts as absent.
     ///
     /// # Errors
-    /// [`SigstoreBlobError::Json`] and [`SigstoreBlobError::Payload`].
+    /// [`SigstoreBlobError::Json`].
     pub fn parse_json(data: &[u8]) -> Result<Self, SigstoreBlobError> {
+        json::validate(data)?;
         let text = json::text(data);
         let mut blob = Self::default();
-        if text.trim_matches([' ', '\t', '\r', '\n']) == "null" {
-            return Ok(blob);
+        match json::kind(&text) {
+            "null" => return Ok(blob),
+            "object" => {}
+            found => {
+                return Err(JsonError::Type { found, wanted: "signature.sigstoreJSONRepresentation" }.into());
+            }
         }
         for (key, value) in json::members(&text)? {
             match folded(&key).as_str() {
@@ -78,12 +79,7 @@ impl Blob {
                         blob.mime_type = mime_type;
                     }
                 }
-                "payload" => {
-                    blob.payload = match json::string(value)? {
-                        Some(encoded) => base64(encoded.as_bytes())?,
-                        None => Vec::new(),
-                    };
-                }
+                "payload" => blob.payload = json::bytes(value)?.unwrap_or_default(),
                 "annotations" => read_annotations(value, &mut blob.annotations)?,
                 _ => {}
             }
@@ -104,9 +100,13 @@ impl Blob {
 }
 
 fn read_annotations(value: &RawValue, annotations: &mut BTreeMap<String, String>) -> Result<(), JsonError> {
-    if json::kind(value.get()) == "null" {
-        annotations.clear();
-        return Ok(());
+    match json::kind(value.get()) {
+        "null" => {
+            annotations.clear();
+            return Ok(());
+        }
+        "object" => {}
+        found => return Err(JsonError::Type { found, wanted: "map[string]string" }),
     }
     for (key, value) in json::members(value.get())? {
         annotations.insert(key, json::string(value)?.unwrap_or_default());

@@ -22,6 +22,11 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, NameCon
 
 use super::key::{KeyError, PublicKey};
 use super::pem;
+use crate::go;
+
+/// The most certificates, root included, that a signature may bring along. Real ones bring two or
+/// three; a stranger's hundreds that all name each other would keep the path builder busy for hours.
+const CHAIN_LIMIT: usize = 8;
 
 /// The purpose that a signer's certificate must have, if it names any.
 const CODE_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.3");
@@ -61,6 +66,9 @@ pub enum CertificateError {
     /// An extension stands there twice.
     #[error("x509: certificate contains duplicate extensions: {0}")]
     DuplicateExtension(String),
+    /// The signature brings more certificates along than are looked at.
+    #[error("more than {CHAIN_LIMIT} certificates in the certificate chain")]
+    LongChain,
     /// There is no signer's certificate.
     #[error("no certificate found in signature certificate data")]
     NoLeaf,
@@ -99,9 +107,16 @@ pub enum CertificateError {
 
 /// Reads all certificates of a text that holds nothing but PEM blocks, of whatever label.
 pub(super) fn read_all(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    read_up_to(text, usize::MAX)
+}
+
+fn read_up_to(text: &[u8], most: usize) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let mut certificates = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
+        if certificates.len() == most {
+            return Err(CertificateError::LongChain);
+        }
         let (block, after) = pem::decode(rest).ok_or(CertificateError::Pem)?;
         rest = after;
         parse(&block.der)?;
@@ -113,7 +128,7 @@ pub(super) fn read_all(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Cert
 /// Reads the intermediate certificates of a chain annotation: all but the last, which is the root
 /// as its sender sees it and is not looked at.
 pub(super) fn read_chain(text: &str) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let mut chain = read_all(text.as_bytes())?;
+    let mut chain = read_up_to(text.as_bytes(), CHAIN_LIMIT)?;
     chain.pop();
     Ok(chain)
 }
@@ -138,6 +153,11 @@ fn extension<'a, T: Decode<'a, Error = x509_cert::der::Error> + AssociatedOid>(
     certificate: &'a Certificate,
 ) -> Result<Option<T>, CertificateError> {
     certificate.tbs_certificate().get_extension::<T>().map(|found| found.map(|(_, value)| value)).map_err(malformed)
+}
+
+/// Writes names as Go's `%q` writes a list of strings.
+pub(super) fn quote_all(names: &[String]) -> String {
+    format!("[{}]", names.iter().map(go::quote).collect::<Vec<_>>().join(" "))
 }
 
 /// The certificate of a signer.

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 use x509_cert::der::asn1::{AnyRef, Ia5StringRef, ObjectIdentifier, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::{Decode as _, Tag, Tagged as _};
 
-use super::certificate::{CertificateError, Leaf, Root, read_chain};
+use super::certificate::{CertificateError, Leaf, Root, quote_all, read_chain};
 use super::key::PublicKey;
+use crate::go;
 
 /// The issuer as raw text; deprecated by Fulcio, still in old certificates.
 const ISSUER_V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.1");
@@ -57,7 +58,7 @@ pub enum FulcioError {
     #[error("invalid ASN.1 in {0} extension")]
     Asn1(&'static str),
     /// The two issuer extensions disagree.
-    #[error("inconsistent OIDC issuer extension values: v1 {v1:?}, v2 {v2:?}")]
+    #[error("inconsistent OIDC issuer extension values: v1 {}, v2 {}", go::quote(v1), go::quote(v2))]
     InconsistentIssuer {
         /// The old extension.
         v1: String,
@@ -68,10 +69,10 @@ pub enum FulcioError {
     #[error("Fulcio certificate is missing the issuer extension")]
     NoIssuer,
     /// The certificate names another issuer.
-    #[error("Unexpected Fulcio OIDC issuer {0:?}")]
+    #[error("Unexpected Fulcio OIDC issuer {}", go::quote(.0))]
     Issuer(String),
     /// The certificate is for someone else.
-    #[error("Required email {wanted:?} not found (got {got:?})")]
+    #[error("Required email {} not found (got {})", go::quote(wanted), quote_all(got))]
     Email {
         /// The policy's address.
         wanted: String,
@@ -79,7 +80,7 @@ pub enum FulcioError {
         got: Vec<String>,
     },
     /// The certificate is for another build.
-    #[error("Required BuildSignerURI {wanted:?} not found (got {got:?})")]
+    #[error("Required BuildSignerURI {} not found (got {})", go::quote(wanted), go::quote(got))]
     BuildSigner {
         /// The policy's build definition.
         wanted: String,

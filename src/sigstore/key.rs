@@ -159,21 +159,14 @@ impl fmt::Debug for PublicKey {
 mod tests {
     use super::*;
 
+    fn armour(label: &str, der: &[u8]) -> String {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    }
+
     fn pem(algorithm: &'static rcgen::SignatureAlgorithm) -> String {
-        rcgen::PublicKeyData::subject_public_key_info(&rcgen::KeyPair::generate_for(algorithm).unwrap())
-            .pipe_pem("PUBLIC KEY")
-    }
-
-    trait PipePem {
-        fn pipe_pem(&self, label: &str) -> String;
-    }
-
-    impl PipePem for Vec<u8> {
-        fn pipe_pem(&self, label: &str) -> String {
-            use base64::Engine as _;
-            let text = base64::engine::general_purpose::STANDARD.encode(self);
-            format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
-        }
+        rcgen::KeyPair::generate_for(algorithm).unwrap().public_key_pem()
     }
 
     #[test]
@@ -197,7 +190,7 @@ mod tests {
     #[test]
     fn refuses_what_is_no_key_or_too_weak() {
         assert_eq!(PublicKey::from_pem(b"").unwrap_err(), KeyError::Pem);
-        let private = vec![1u8].pipe_pem("ENCRYPTED SIGSTORE PRIVATE KEY");
+        let private = armour("ENCRYPTED SIGSTORE PRIVATE KEY", b"x");
         assert_eq!(
             PublicKey::from_pem(private.as_bytes()).unwrap_err().to_string(),
             "unknown Public key PEM file type: ENCRYPTED SIGSTORE PRIVATE KEY. Are you passing the correct public key?"

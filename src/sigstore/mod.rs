@@ -12,10 +12,8 @@
 
 mod blob;
 mod certificate;
-mod encoding;
 mod fulcio;
 mod key;
-mod payload;
 mod pem;
 mod pki;
 mod rekor;
@@ -25,7 +23,6 @@ pub use blob::{
     Blob, CERTIFICATE_ANNOTATION, CHAIN_ANNOTATION, MIME_TYPE, SET_ANNOTATION, SIGNATURE_ANNOTATION, SigstoreBlobError,
 };
 pub use certificate::CertificateError;
-pub use encoding::Base64Error;
 pub use fulcio::{FulcioError, FulcioRoot};
 pub use key::KeyError;
 pub use pki::{PkiError, PkiRoot};

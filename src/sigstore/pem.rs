@@ -4,7 +4,7 @@
 //! hand do not: the label (`RSA PUBLIC KEY`, a private key given by mistake), whether there were
 //! headers, and above all what follows the block, since containers/image refuses trailing data.
 
-use super::encoding::base64;
+use crate::go;
 
 /// One PEM block.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ fn body(label: &[u8], lines: &[&[u8]]) -> Option<Block> {
         data.extend(line.iter().copied().filter(|byte| !matches!(byte, b' ' | b'\t')));
         data.push(b'\n');
     }
-    let der = base64(&data).ok()?;
+    let der = go::base64(&data).ok()?;
     Some(Block { label: String::from_utf8_lossy(label).into_owned(), headers: headers > 0, der })
 }
 

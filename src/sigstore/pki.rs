@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{CertificateError, Leaf, Root, read_all, read_chain};
+use super::certificate::{CertificateError, Leaf, Root, quote_all, read_all, read_chain};
 use super::key::PublicKey;
+use crate::go;
 
 /// What a policy trusts of a PKI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub enum PkiError {
     #[error("veryfing leaf certificate failed: {0}")]
     Path(CertificateError),
     /// The certificate is for someone else.
-    #[error("Required email {wanted:?} not found (got {got:?})")]
+    #[error("Required email {} not found (got {})", go::quote(wanted), quote_all(got))]
     Email {
         /// The policy's address.
         wanted: String,

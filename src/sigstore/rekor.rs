@@ -7,9 +7,9 @@
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::encoding::{Base64Error, base64};
 use super::key::PublicKey;
 use super::pem;
+use crate::go;
 use crate::json::{self, JsonError};
 
 /// The kind and the version of log entry that container signatures are.
@@ -22,9 +22,6 @@ pub enum RekorError {
     /// The SET is not the JSON object that it must be.
     #[error(transparent)]
     Set(JsonError),
-    /// The SET's signature is no base64.
-    #[error("SignedEntryTimestamp: {0}")]
-    SetBase64(Base64Error),
     /// The entry has no canonical form, so nothing can have been signed.
     #[error("canonicalizing Rekor SET JSON: {0}")]
     Canonical(String),
@@ -41,7 +38,7 @@ pub enum RekorError {
     #[error("missing Rekor SET Payload API version")]
     NoVersion,
     /// The entry has another version.
-    #[error("unsupported Rekor SET Payload hashedrekord version {0:?}")]
+    #[error("unsupported Rekor SET Payload hashedrekord version {}", go::quote(.0))]
     Version(String),
     /// The entry's details are not the JSON that they must be.
     #[error("decoding hashedrekod spec: {0}")]
@@ -64,14 +61,14 @@ pub enum RekorError {
     /// Another key or certificate was logged.
     #[error("publicKey in Rekor SET does not match")]
     KeyMismatch,
-    /// The signature is no base64.
-    #[error("decoding signature base64: {0}")]
-    Signature(Base64Error),
+    /// The signature is no base64, from this byte on.
+    #[error("decoding signature base64: illegal base64 data at input byte {0}")]
+    Signature(usize),
     /// Another signature was logged.
     #[error("signature in Rekor SET does not match")]
     SignatureMismatch,
     /// The payload was logged by another hash than SHA-256.
-    #[error("Unexpected \"data.hash.algorithm\" value {0:?}")]
+    #[error("Unexpected \"data.hash.algorithm\" value {}", go::quote(.0))]
     HashAlgorithm(String),
     /// The logged hash is no hex.
     #[error("Invalid \"data.hash.value\" field in hashedrekord: {0}")]
@@ -99,9 +96,9 @@ pub(super) fn verify_set(
     signature: &str,
     payload: &[u8],
 ) -> Result<i64, RekorError> {
+    json::validate(set.as_bytes()).map_err(RekorError::Set)?;
     let [timestamp, entry] = json::exact(set, ["SignedEntryTimestamp", "Payload"]).map_err(RekorError::Set)?;
-    let timestamp = json::string(timestamp).map_err(RekorError::Set)?.unwrap_or_default();
-    let timestamp = base64(timestamp.as_bytes()).map_err(RekorError::SetBase64)?;
+    let timestamp = json::bytes(timestamp).map_err(RekorError::Set)?.unwrap_or_default();
 
     let entry = Entry::parse(entry)?;
     let canonical = entry.canonical();
@@ -109,7 +106,8 @@ pub(super) fn verify_set(
         return Err(RekorError::Unverified);
     }
 
-    let body = base64(entry.body.as_bytes()).map_err(|e| RekorError::Payload(e.to_string()))?;
+    let body =
+        go::base64(entry.body.as_bytes()).map_err(|at| RekorError::Payload(JsonError::Base64(at).to_string()))?;
     HashedRekord::parse(&body)?.matches(maker, signature, payload)?;
     Ok(entry.integrated_time)
 }
@@ -186,7 +184,7 @@ impl HashedRekord {
         let [kind, version, spec] = pick(text, ["kind", "apiVersion", "spec"]).map_err(in_body)?;
         let kind = string(kind).map_err(in_body)?.unwrap_or_default();
         if kind != KIND {
-            return Err(RekorError::Body(format!("invalid kind value: {kind:?}")));
+            return Err(RekorError::Body(format!("invalid kind value: {}", go::quote(&kind))));
         }
         match string(version).map_err(in_body)? {
             None => return Err(RekorError::NoVersion),
@@ -233,7 +231,7 @@ impl HashedRekord {
         if !same {
             return Err(RekorError::KeyMismatch);
         }
-        if self.signature != base64(signature.as_bytes()).map_err(RekorError::Signature)? {
+        if self.signature != go::base64(signature.as_bytes()).map_err(RekorError::Signature)? {
             return Err(RekorError::SignatureMismatch);
         }
         if self.algorithm != "sha256" {
@@ -267,8 +265,8 @@ fn string(value: Option<&RawValue>) -> Result<Option<String>, JsonError> {
 }
 
 fn bytes(value: Option<&RawValue>) -> Result<Vec<u8>, RekorError> {
-    let text = string(value).map_err(|e| RekorError::Spec(e.to_string()))?.unwrap_or_default();
-    base64(text.as_bytes()).map_err(|e| RekorError::Spec(e.to_string()))
+    let bytes = value.map_or(Ok(None), json::bytes).map_err(|e| RekorError::Spec(e.to_string()))?;
+    Ok(bytes.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
 //! The one entry: from a stored signature and a trust root to a claim, or the reason why not.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::blob::{Blob, CERTIFICATE_ANNOTATION, CHAIN_ANNOTATION, SET_ANNOTATION, SIGNATURE_ANNOTATION};
-use super::encoding::{Base64Error, base64};
 use super::fulcio::{Fulcio, FulcioError, FulcioRoot};
 use super::key::{KeyError, PublicKey};
-use super::payload::Payload;
 use super::pki::{Pki, PkiError, PkiRoot};
 use super::rekor::{Maker, RekorError, verify_set};
-use crate::image::Digest;
-use crate::signature::ClaimError;
+use crate::go;
+use crate::signature::{Claim, ClaimError};
 
 /// What a `sigstoreSigned` requirement trusts, with its files already read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +84,7 @@ pub enum SigstoreError {
     #[error(transparent)]
     TrustRoot(#[from] TrustRootError),
     /// The attachment is of another type.
-    #[error("sigstore attachment of type {0:?} is no image signature")]
+    #[error("sigstore attachment of type {} is no image signature", go::quote(.0))]
     MimeType(String),
     /// An annotation that must be there is not.
     #[error("missing {0} annotation")]
@@ -102,9 +101,9 @@ pub enum SigstoreError {
     /// The PKI certificate is not trusted.
     #[error(transparent)]
     Pki(PkiError),
-    /// The signature is no base64.
-    #[error("base64 decoding: {0}")]
-    Base64(#[from] Base64Error),
+    /// The signature is no base64, from this byte on.
+    #[error("base64 decoding: illegal base64 data at input byte {0}")]
+    Base64(usize),
     /// No trusted key made the signature.
     #[error("cryptographic signature verification failed: {}", .0.join(", "))]
     Unverified(Vec<&'static str>),
@@ -117,21 +116,15 @@ fn join(errors: &[RekorError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// What a verified signature says. Only [`Verifier::verify`] makes one.
+/// What a verified signature says. Only [`Verifier`] makes one.
 ///
-/// Whether `digest` is that of the image and `reference` names it is still to be asked, in this
-/// order (spec containers-image 5.6).
+/// Whether the claim's digest is that of the image and its reference names it is still to be
+/// asked, in this order (spec containers-image 5.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SigstoreClaim {
-    /// `docker-reference` verbatim; any text.
-    pub reference: String,
-    /// `docker-manifest-digest`.
-    pub digest: Digest,
-    /// `optional.creator`, informational.
-    pub creator: Option<String>,
-    /// `optional.timestamp`, Unix seconds, informational: no freshness is ever read from it.
-    pub timestamp: Option<i64>,
+    /// What the payload says.
+    pub claim: Claim,
     /// The key that made the signature: the SHA-256 of its SubjectPublicKeyInfo in hex.
     pub key_fingerprint: String,
     /// When the log took the signature, Unix seconds, if the trust root has a log.
@@ -189,10 +182,24 @@ impl Verifier {
         if !blob.is_image_signature() {
             return Err(SigstoreError::MimeType(blob.mime_type.clone()));
         }
-        let required = |name| blob.annotation(name).ok_or(SigstoreError::Missing(name));
+        self.verify_parts(&blob.payload, &blob.annotations, now)
+    }
+
+    /// As [`Verifier::verify`], for a caller that has taken the stored form apart and has seen
+    /// that its type is [`MIME_TYPE`](super::MIME_TYPE).
+    ///
+    /// # Errors
+    /// [`SigstoreError`].
+    pub fn verify_parts(
+        &self,
+        payload: &[u8],
+        annotations: &BTreeMap<String, String>,
+        now: SystemTime,
+    ) -> Result<SigstoreClaim, SigstoreError> {
+        let annotation = |name| annotations.get(name).map(String::as_str);
+        let required = |name| annotation(name).ok_or(SigstoreError::Missing(name));
         let signature = required(SIGNATURE_ANNOTATION)?;
-        let payload = blob.payload.as_slice();
-        let chain = || blob.annotation(CHAIN_ANNOTATION);
+        let chain = || annotation(CHAIN_ANNOTATION);
 
         let leaf;
         let mut logged_at = None;
@@ -217,9 +224,9 @@ impl Verifier {
             }
         };
 
-        let key = signing_key(candidates, payload, &base64(signature.as_bytes())?)?;
-        let Payload { reference, digest, creator, timestamp } = Payload::parse(payload)?;
-        Ok(SigstoreClaim { reference, digest, creator, timestamp, key_fingerprint: key.fingerprint(), logged_at })
+        let signature = go::base64(signature.as_bytes()).map_err(SigstoreError::Base64)?;
+        let key_fingerprint = signing_key(candidates, payload, &signature)?.fingerprint();
+        Ok(SigstoreClaim { claim: Claim::parse_sigstore(payload)?, key_fingerprint, logged_at })
     }
 }
 

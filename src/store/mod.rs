@@ -1,1 +1,24 @@
-//! (room under construction)
+//! The signature store: a plain lookaside tree on a disk or in a bucket, with nothing beside it.
+//!
+//! `layout` knows the names; `signatures` the rules of reading, appending and removing, written
+//! once upon the few operations that `local` (a folder) and `objects` (a bucket, or memory) offer.
+//! Everything is create-if-absent of immutable bytes; only one remover at a time is ever at work
+//! on a set (`lease`), and that is why no race can lose a signature.
+
+mod backend;
+mod error;
+mod layout;
+mod lease;
+mod local;
+mod local_walk;
+mod objects;
+mod open;
+mod repair;
+mod signatures;
+mod walk;
+
+pub use error::StoreError;
+pub use layout::{Layout, LayoutError, PATH_LIMIT, SetAddress, SignatureAddress, StorePath};
+pub use open::StoreOptions;
+pub use repair::{Removed, Repaired};
+pub use signatures::{Appended, SET_LIMIT, Store, StoredSignature};

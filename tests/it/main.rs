@@ -1,1 +1,20 @@
+//! The integration tests: one binary, a file a capability.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must fail"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod architecture;
+mod lookaside;
+mod proxy;
+mod registry;
+mod resign;
+mod sigstore;
+mod store;

@@ -11,8 +11,14 @@ use serde::Deserializer as _;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Why a JSON text is not the object that is due. Sentences are containers/image's own, but for
-/// [`JsonError::Syntax`], whose text is serde_json's.
+mod scan;
+
+use crate::go;
+
+pub use scan::validate;
+
+/// Why a JSON text is not the object that is due. Sentences are containers/image's own and those
+/// of Go's decoder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// Not JSON at all.
@@ -22,10 +28,10 @@ pub enum JsonError {
     #[error("JSON object expected, got {0}")]
     NotObject(String),
     /// A key stands there twice.
-    #[error("Duplicate key \"{0}\"")]
+    #[error("Duplicate key {}", go::quote(.0))]
     Duplicate(String),
     /// A key that has no meaning here.
-    #[error("Unknown key \"{0}\"")]
+    #[error("Unknown key {}", go::quote(.0))]
     Unknown(String),
     /// A key that must be there is not.
     #[error("Key \"{0}\" missing in a JSON object")]
@@ -38,12 +44,46 @@ pub enum JsonError {
         /// The Go type that was wanted.
         wanted: &'static str,
     },
+    /// A value of the wrong kind in a member that is read by name alone.
+    #[error("json: cannot unmarshal {found} into Go struct field {field} of type {wanted}")]
+    Field {
+        /// What stands there, in Go's words.
+        found: &'static str,
+        /// The Go struct and the member: `prCommon.type`.
+        field: &'static str,
+        /// The Go type that was wanted.
+        wanted: &'static str,
+    },
+    /// A number that does not fit.
+    #[error("json: cannot unmarshal number {literal} into Go value of type {wanted}")]
+    Number {
+        /// The number as written.
+        literal: String,
+        /// The Go type that was wanted.
+        wanted: &'static str,
+    },
+    /// Not base64, from this byte on.
+    #[error("illegal base64 data at input byte {0}")]
+    Base64(usize),
 }
 
 /// Makes text out of bytes as Go's decoder does, so that [`object`] can borrow from it.
 pub fn text(bytes: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(bytes);
+    let text = lossy(bytes);
     if !text.contains("\\u") && !text.contains("\\U") { text } else { Cow::Owned(mend_surrogates(&text)) }
+}
+
+/// Go replaces each byte that is not UTF-8, where Rust's own function replaces each run of them.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(out)
 }
 
 /// Replaces `\uXXXX` escapes that are half of a surrogate pair by `\ufffd`.
@@ -110,6 +150,10 @@ pub fn object<'a, E: From<JsonError>>(
     text: &'a str,
     mut member: impl FnMut(&str, &'a RawValue) -> Result<bool, E>,
 ) -> Result<(), E> {
+    let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
+    if !trimmed.starts_with('{') {
+        return Err(not_an_object(trimmed).into());
+    }
     let members = members(text)?;
     let mut seen = std::collections::HashSet::with_capacity(members.len());
     for (key, value) in members {
@@ -124,20 +168,19 @@ pub fn object<'a, E: From<JsonError>>(
     Ok(())
 }
 
-/// Reads the members of one object in the order of the text, repeated and unknown ones too: what
-/// Go's plain decoder sees, for the formats that containers/image reads leniently.
+/// Reads the members of an object in the order of the text, repeated ones too.
 ///
 /// # Errors
-/// [`JsonError::NotObject`] and [`JsonError::Syntax`].
+/// [`JsonError::Syntax`] when the text is no object.
 pub fn members(text: &str) -> Result<Vec<(String, &RawValue)>, JsonError> {
-    let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
-    if !trimmed.starts_with('{') {
-        return Err(not_an_object(trimmed));
-    }
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let members = deserializer.deserialize_map(Members).map_err(|e| JsonError::Syntax(e.to_string()))?;
-    deserializer.end().map_err(|e| JsonError::Syntax(e.to_string()))?;
-    Ok(members)
+    let read = deserializer.deserialize_map(Members).and_then(|members| deserializer.end().map(|()| members));
+    read.map_err(|error| syntax(text, &error))
+}
+
+/// Go's sentence for what serde_json refused.
+fn syntax(text: &str, error: &serde_json::Error) -> JsonError {
+    validate(text.as_bytes()).err().unwrap_or_else(|| JsonError::Syntax(error.to_string()))
 }
 
 /// Reads an object that has exactly the members `keys`, and returns their values in that order.
@@ -162,11 +205,58 @@ pub fn exact<'a, const N: usize>(text: &'a str, keys: [&'static str; N]) -> Resu
 /// # Errors
 /// [`JsonError::Type`] when the value is no array; `null` counts as an empty one, as in Go.
 pub fn array(value: &RawValue) -> Result<Vec<&RawValue>, JsonError> {
+    Ok(elements(value, "[]json.RawMessage")?.unwrap_or_default())
+}
+
+fn elements<'a>(value: &'a RawValue, wanted: &'static str) -> Result<Option<Vec<&'a RawValue>>, JsonError> {
     match kind(value.get()) {
-        "null" => Ok(Vec::new()),
-        "array" => serde_json::from_str(value.get()).map_err(|e| JsonError::Syntax(e.to_string())),
-        found => Err(JsonError::Type { found, wanted: "[]json.RawMessage" }),
+        "null" => Ok(None),
+        "array" => serde_json::from_str(value.get()).map(Some).map_err(|e| syntax(value.get(), &e)),
+        found => Err(JsonError::Type { found, wanted }),
     }
+}
+
+/// Reads a Go `[]string`: `null` is `None`, a `null` inside it the empty string.
+///
+/// # Errors
+/// [`JsonError::Type`] for anything else.
+pub fn strings(value: &RawValue) -> Result<Option<Vec<String>>, JsonError> {
+    let Some(elements) = elements(value, "[]string")? else { return Ok(None) };
+    elements.into_iter().map(|element| Ok(string(element)?.unwrap_or_default())).collect::<Result<_, _>>().map(Some)
+}
+
+/// Reads a Go `[]byte`: base64 in a string, or (as Go takes it too) an array of small numbers;
+/// `null` is `None`.
+///
+/// # Errors
+/// [`JsonError::Base64`], [`JsonError::Number`], [`JsonError::Type`].
+pub fn bytes(value: &RawValue) -> Result<Option<Vec<u8>>, JsonError> {
+    if let "string" = kind(value.get()) {
+        let text = string(value)?.unwrap_or_default();
+        return go::base64(text.as_bytes()).map(Some).map_err(JsonError::Base64);
+    }
+    let Some(elements) = elements(value, "[]uint8")? else { return Ok(None) };
+    elements.into_iter().map(byte).collect::<Result<_, _>>().map(Some)
+}
+
+fn byte(value: &RawValue) -> Result<u8, JsonError> {
+    match kind(value.get()) {
+        "null" => Ok(0),
+        "number" => {
+            let literal = value.get().trim();
+            literal.parse().map_err(|_| JsonError::Number { literal: literal.to_owned(), wanted: "uint8" })
+        }
+        found => Err(JsonError::Type { found, wanted: "uint8" }),
+    }
+}
+
+/// Reads a Go `[][]byte`; `null` is `None`, a `null` inside it nothing at all.
+///
+/// # Errors
+/// As [`bytes`].
+pub fn byte_strings(value: &RawValue) -> Result<Option<Vec<Vec<u8>>>, JsonError> {
+    let Some(elements) = elements(value, "[][]uint8")? else { return Ok(None) };
+    elements.into_iter().map(|element| Ok(bytes(element)?.unwrap_or_default())).collect::<Result<_, _>>().map(Some)
 }
 
 /// Reads a string; `null` is `None`, which Go leaves as the empty string.
@@ -176,7 +266,7 @@ pub fn array(value: &RawValue) -> Result<Vec<&RawValue>, JsonError> {
 pub fn string(value: &RawValue) -> Result<Option<String>, JsonError> {
     match kind(value.get()) {
         "null" => Ok(None),
-        "string" => serde_json::from_str(value.get()).map(Some).map_err(|e| JsonError::Syntax(e.to_string())),
+        "string" => serde_json::from_str(value.get()).map(Some).map_err(|e| syntax(value.get(), &e)),
         found => Err(JsonError::Type { found, wanted: "string" }),
     }
 }
@@ -186,15 +276,53 @@ pub fn string(value: &RawValue) -> Result<Option<String>, JsonError> {
 /// # Errors
 /// [`JsonError::Type`] when the value is neither, or out of a float's range.
 pub fn float(value: &RawValue) -> Result<Option<f64>, JsonError> {
-    let wrong = |found| JsonError::Type { found, wanted: "float64" };
     match kind(value.get()) {
         "null" => Ok(None),
-        "number" => match value.get().trim().parse::<f64>() {
-            Ok(number) if number.is_finite() => Ok(Some(number)),
-            _ => Err(wrong("number")),
-        },
-        found => Err(wrong(found)),
+        "number" => number(value.get()).map(Some),
+        found => Err(JsonError::Type { found, wanted: "float64" }),
     }
+}
+
+fn number(literal: &str) -> Result<f64, JsonError> {
+    let literal = literal.trim();
+    let wanted = "float64";
+    let parsed = literal.parse::<f64>().ok().filter(|number| number.is_finite());
+    parsed.ok_or_else(|| JsonError::Number { literal: literal.to_owned(), wanted })
+}
+
+/// Checks a value that is ignored as Go checks it when it decodes into `any`: every number in it
+/// must fit a float.
+///
+/// # Errors
+/// [`JsonError::Number`].
+pub fn any(value: &RawValue) -> Result<(), JsonError> {
+    let mut rest = value.get();
+    while let Some(at) = rest.find(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) {
+        rest = rest.get(at..).unwrap_or_default();
+        rest = match rest.strip_prefix('"') {
+            Some(string) => after_string(string),
+            None => {
+                let end = rest.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E'));
+                let (literal, after) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or((rest, ""));
+                number(literal)?;
+                after
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Skips to behind the quotation mark that ends a string.
+fn after_string(text: &str) -> &str {
+    let mut bytes = text.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            b'"' => return text.get(at + 1..).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    ""
 }
 
 /// Names the kind of a valid JSON value in the words of Go's decoder.
@@ -211,15 +339,18 @@ pub fn kind(json: &str) -> &'static str {
 
 /// Says what stands where an object is due, in the form of Go's `%#v` of a decoder token.
 fn not_an_object(text: &str) -> JsonError {
-    let value: serde_json::Value = match serde_json::from_str(text) {
-        Ok(value) => value,
-        Err(_) if text.is_empty() => return JsonError::Syntax("unexpected end of JSON input".to_owned()),
-        Err(e) => return JsonError::Syntax(e.to_string()),
-    };
-    JsonError::NotObject(match value {
-        serde_json::Value::Null => "<nil>".to_owned(),
-        serde_json::Value::Array(_) => "91".to_owned(),
-        other => other.to_string(),
+    if let Err(error) = validate(text.as_bytes()) {
+        return error;
+    }
+    JsonError::NotObject(match kind(text) {
+        "null" => "<nil>".to_owned(),
+        "array" => "91".to_owned(),
+        "number" => match number(text) {
+            Ok(number) => go::number(number),
+            Err(error) => return error,
+        },
+        "string" => go::quote(serde_json::from_str::<String>(text).unwrap_or_default()),
+        _ => text.trim().to_owned(),
     })
 }
 
@@ -279,6 +410,39 @@ mod tests {
         assert!(float(&raw("1e999")).is_err());
         assert!(float(&raw("\"1\"")).is_err());
         assert!(array(&raw("{}")).is_err());
+        assert_eq!(strings(&raw(r#"["a",null]"#)), Ok(Some(vec!["a".to_owned(), String::new()])));
+        assert_eq!(bytes(&raw(r#""YQ==""#)), Ok(Some(b"a".to_vec())));
+        assert_eq!(bytes(&raw("[1,255,null]")), Ok(Some(vec![1, 255, 0])));
+        assert_eq!(byte_strings(&raw(r#"["YQ==",[],null]"#)), Ok(Some(vec![b"a".to_vec(), vec![], vec![]])));
+        for (value, sentence) in [
+            ("[256]", "json: cannot unmarshal number 256 into Go value of type uint8"),
+            ("[1.0]", "json: cannot unmarshal number 1.0 into Go value of type uint8"),
+            ("[true]", "json: cannot unmarshal bool into Go value of type uint8"),
+            ("7", "json: cannot unmarshal number into Go value of type []uint8"),
+            ("\"YQ\"", "illegal base64 data at input byte 0"),
+        ] {
+            assert_eq!(bytes(&raw(value)).unwrap_err().to_string(), sentence);
+        }
+    }
+
+    #[test]
+    fn ignored_values_hold_numbers_that_fit() {
+        let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
+        for fine in ["1", "\"1e999\"", r#"{"a":["\"1e999",-1.5e+3,{"1e999":null}]}"#, "[1e-999]"] {
+            assert_eq!(any(&raw(fine)), Ok(()), "{fine}");
+        }
+        for wrong in ["1e999", "[0,-1e999]", r#"{"a\\":1e999}"#] {
+            assert!(any(&raw(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_place_of_an_object() {
+        for (text, got) in
+            [("null", "<nil>"), ("[]", "91"), ("true", "true"), ("1.50", "1.5"), (r#""a\n""#, r#""a\n""#)]
+        {
+            assert_eq!(keys(text).unwrap_err().to_string(), format!("JSON object expected, got {got}"));
+        }
     }
 
     proptest::proptest! {

@@ -1,0 +1,223 @@
+//! What `serve` reads from its `--config` file; flags of the command line are laid over it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::origin::HttpOrigin;
+use crate::store::StorePath;
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {error}")]
+    Read {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The file is no YAML of the right shape; line and column are in the text.
+    #[error("the configuration {path} is not usable: {error}")]
+    Parse {
+        /// Which file, or `-` for text given directly.
+        path: String,
+        /// What the parser said.
+        error: serde_yaml::Error,
+    },
+}
+
+/// The server's configuration. Every field may be left out.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Where to listen, `address:port`. Default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// The signature store: `file:///dir`, a directory, `s3://bucket/prefix`. Default
+    /// `./countersign-data`.
+    pub store: String,
+    /// The registry behind `/v2/`, `http(s)://host[:port]`. Without one only `/lookaside/` is served.
+    pub upstream: Option<HttpOrigin>,
+    /// Whether the upstream's certificate is checked. Default true. Read by whoever makes the
+    /// HTTP client.
+    pub upstream_tls_verify: bool,
+    /// Whether the upstream sees the `Host` that the client sent. Default false: it sees its own
+    /// name, by which virtual hosts and certificates are found, and the client's in
+    /// `X-Forwarded-Host`; addresses in its answers are rewritten either way.
+    pub upstream_keep_host: bool,
+    /// How long the upstream may be silent before its answer begins, in seconds. An upload that
+    /// makes progress is not silence. Default 300.
+    pub upstream_timeout_seconds: u64,
+    /// How long a question about a caller's rights may take at the upstream, in seconds. Default 15.
+    pub access_timeout_seconds: u64,
+    /// What stands before the repository's name in the store's keys. Default: nothing.
+    #[serde(deserialize_with = "store_path")]
+    pub store_prefix: StorePath,
+    /// How clients call this server, `http(s)://host[:port]`, when neither `Host` nor
+    /// `X-Forwarded-*` say it. Default: those headers.
+    pub public_url: Option<HttpOrigin>,
+    /// How long open requests may go on after the order to stop, in seconds. Default 30.
+    pub drain_seconds: u64,
+    /// Limits against exhaustion.
+    pub limits: LimitConfig,
+    /// How long answers are remembered.
+    pub cache: CacheConfig,
+}
+
+/// Limits against exhaustion.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitConfig {
+    /// Connections at once; more wait to be accepted. Default 4096.
+    pub connections: usize,
+    /// The size of a request's header, in bytes; more is 431. At least 8192. Default 65536.
+    pub header_bytes: usize,
+    /// How long a request's header may take to arrive, and a connection lie idle, in seconds.
+    /// Default 30.
+    pub header_seconds: u64,
+    /// The size of an uploaded signature's JSON, in bytes; more is 413. Default 6 MiB.
+    pub upload_bytes: usize,
+    /// How long an upload's body may take, in seconds. Default 30.
+    pub upload_seconds: u64,
+    /// Upload bodies held in memory at once; more wait. Default 32.
+    pub uploads: usize,
+    /// Signatures of one digest; clients fail at 128. Default 127.
+    pub signatures_per_digest: usize,
+}
+
+/// How long answers are remembered.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// How long a change that another process made in the store may go unseen, in seconds. Default 5.
+    pub set_seconds: u64,
+    /// Memory for cached signatures, in bytes. Default 64 MiB.
+    pub set_bytes: u64,
+    /// How long a right that the upstream granted is taken for granted, in seconds. Default 10.
+    pub access_seconds: u64,
+    /// How long the index of digests for the release view is good, in seconds. Default 60.
+    pub index_seconds: u64,
+    /// How many signature sets the index of digests holds at most. Default 50000.
+    pub index_sets: usize,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            store: "./countersign-data".to_owned(),
+            upstream: None,
+            upstream_tls_verify: true,
+            upstream_keep_host: false,
+            upstream_timeout_seconds: 300,
+            access_timeout_seconds: 15,
+            store_prefix: StorePath::default(),
+            public_url: None,
+            drain_seconds: 30,
+            limits: LimitConfig::default(),
+            cache: CacheConfig::default(),
+        }
+    }
+}
+
+impl Default for LimitConfig {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            header_bytes: 64 * 1024,
+            header_seconds: 30,
+            upload_bytes: 6 * 1024 * 1024,
+            upload_seconds: 30,
+            uploads: 32,
+            signatures_per_digest: 127,
+        }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { set_seconds: 5, set_bytes: 64 * 1024 * 1024, access_seconds: 10, index_seconds: 60, index_sets: 50_000 }
+    }
+}
+
+impl ServerConfig {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: shown.clone(), error })?;
+        Self::from_yaml(&text, &shown)
+    }
+
+    /// Reads a configuration from YAML text; `path` is what errors call it. An empty text is the
+    /// default configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError::Parse`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::from_yaml(text, "-")
+    }
+
+    fn from_yaml(text: &str, path: &str) -> Result<Self, ConfigError> {
+        let parsed: Result<Option<Self>, _> = serde_yaml::from_str(text);
+        parsed.map(Option::unwrap_or_default).map_err(|error| ConfigError::Parse { path: path.to_owned(), error })
+    }
+
+    /// Returns the drain deadline.
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+}
+
+fn store_path<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<StorePath, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    StorePath::parse(text.trim_matches('/')).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_the_default() {
+        for text in ["", "# comment\n", "{}"] {
+            let config = ServerConfig::parse(text).unwrap();
+            assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+            assert!(config.upstream.is_none() && !config.upstream_keep_host);
+            assert_eq!(config.limits.signatures_per_digest, 127);
+        }
+    }
+
+    #[test]
+    fn reads_all_of_it() {
+        let config = ServerConfig::parse(
+            "listen: '[::]:80'\nstore: s3://sigs/x\nupstream: https://r.example\nstore_prefix: /icr/prod/\n\
+             public_url: https://sig.example:8443\nlimits: {uploads: 2}\ncache: {set_seconds: 1}\n",
+        )
+        .unwrap();
+        assert_eq!(config.listen.port(), 80);
+        assert_eq!(config.store_prefix.to_string(), "icr/prod");
+        assert_eq!(config.upstream.unwrap().to_string(), "https://r.example");
+        assert_eq!((config.limits.uploads, config.limits.upload_bytes), (2, 6 * 1024 * 1024));
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        for (text, said) in [
+            ("lisen: x", "unknown field `lisen`"),
+            ("limits: {upload: 1}", "unknown field `upload`"),
+            ("upstream: r.example", "expected http://host[:port]"),
+            ("upstream: http://r.example/v2", "has a path"),
+            ("store_prefix: ../x", "../x"),
+            ("listen: 8080", "listen: invalid"),
+        ] {
+            let error = ServerConfig::parse(text).unwrap_err().to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}

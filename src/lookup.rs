@@ -1,1 +1,0 @@
-//! From an image name to its stores and its policy scope.

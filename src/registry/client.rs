@@ -1,0 +1,369 @@
+//! The client of container registries: one for all registries a program talks to. Here are its
+//! options and the one way in which every call is authenticated and repeated.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER};
+use http::{HeaderValue, Method, StatusCode};
+use rustls::RootCertStore;
+
+use crate::image::Repository;
+
+use super::challenge::{Challenge, challenges};
+use super::connection::{API_VERSION, Connection};
+use super::credentials::{AuthFiles, CredentialsError};
+use super::error::{CallError, ConnectError};
+use super::fetch::{self, Answer, Exchange};
+use super::lookaside::LookasideReader;
+use super::secret::{Credential, basic};
+use super::tls::system_roots;
+use super::token::{TokenRequest, Tokens};
+
+/// How often a GET is tried that is answered 429, as containers/image.
+const ATTEMPTS: u32 = 5;
+const FIRST_DELAY: Duration = Duration::from_secs(2);
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+/// How long a ping's findings are kept, so that a long-lived program notices changes.
+const CONNECTION_LIFE: Duration = Duration::from_secs(600);
+const CREDENTIAL_LIFE: Duration = Duration::from_secs(60);
+
+/// Where credentials come from.
+#[derive(Clone, Debug, Default)]
+pub enum CredentialSource {
+    /// No credentials.
+    #[default]
+    Anonymous,
+    /// These for every registry (`--creds`). Use only with a client for one registry.
+    Fixed(Credential),
+    /// The files that `podman login` writes.
+    Files(AuthFiles),
+}
+
+/// How to talk to registries.
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    /// Whether certificates are checked. If not, plain http is tried where https fails.
+    pub tls_verify: bool,
+    /// Where credentials come from.
+    pub credentials: CredentialSource,
+    /// What we call ourselves.
+    pub user_agent: String,
+    /// The `certs.d` folders, most important first (spec containers-image 2.2); none by default.
+    pub certs_d: Vec<std::path::PathBuf>,
+    /// The authorities trusted besides those of `certs.d`.
+    pub roots: RootCertStore,
+    /// The time for one exchange, body and redirects included.
+    pub timeout: Duration,
+}
+
+impl Default for RegistryOptions {
+    /// TLS verified against the system's roots, no credentials, 60 s for an exchange.
+    fn default() -> Self {
+        Self {
+            tls_verify: true,
+            credentials: CredentialSource::default(),
+            user_agent: concat!("countersign/", env!("CARGO_PKG_VERSION")).to_owned(),
+            certs_d: Vec::new(),
+            roots: system_roots(),
+            timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A client of any number of registries. Cloning shares connections, tokens and credentials.
+///
+/// Each registry is pinged once (again after ten minutes); calls at the same time share the ping.
+#[derive(Clone, Debug)]
+pub struct RegistryClient {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: RegistryOptions,
+    user_agent: HeaderValue,
+    connections: moka::future::Cache<String, Arc<Connection>>,
+    credentials: moka::future::Cache<String, Option<Arc<Credential>>>,
+    tokens: Tokens,
+    first_delay: Duration,
+}
+
+/// What a call is about, which decides its token's scope and its credentials.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scope<'a> {
+    Pull(&'a Repository),
+    Push(&'a Repository),
+    Catalog(&'a str),
+}
+
+impl Scope<'_> {
+    pub(super) fn registry(&self) -> &str {
+        match self {
+            Self::Pull(repository) | Self::Push(repository) => repository.domain(),
+            Self::Catalog(registry) => registry,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Pull(repository) => format!("repository:{}:pull", repository.path()),
+            Self::Push(repository) => format!("repository:{}:pull,push", repository.path()),
+            Self::Catalog(_) => "registry:catalog:*".to_owned(),
+        }
+    }
+}
+
+/// One call to a registry.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    /// The absolute path, with its query.
+    pub(super) path: &'a str,
+    pub(super) scope: Scope<'a>,
+    pub(super) accept: &'a [&'static str],
+    pub(super) body: Option<Bytes>,
+    /// The largest body of a good answer.
+    pub(super) limit: usize,
+}
+
+impl RegistryClient {
+    /// Makes a client; nothing is sent yet.
+    pub fn new(options: RegistryOptions) -> Self {
+        Self::with_first_delay(options, FIRST_DELAY)
+    }
+
+    /// For tests that cannot wait two seconds for a repeated 429.
+    pub(super) fn with_first_delay(options: RegistryOptions, first_delay: Duration) -> Self {
+        // A name that is no header value is replaced by ours rather than failing every call.
+        let user_agent = HeaderValue::from_str(&options.user_agent).unwrap_or(HeaderValue::from_static("countersign"));
+        let cache = |life| moka::future::Cache::builder().max_capacity(10_000).time_to_live(life);
+        Self {
+            shared: Arc::new(Shared {
+                options,
+                user_agent,
+                connections: moka::future::Cache::builder().max_capacity(1_000).time_to_live(CONNECTION_LIFE).build(),
+                credentials: cache(CREDENTIAL_LIFE).build(),
+                tokens: Tokens::new(),
+                first_delay,
+            }),
+        }
+    }
+
+    /// Pings `registry` (`host` or `host:port`) unless that was done already.
+    ///
+    /// # Errors
+    /// [`ConnectError`], with containers/image's sentence.
+    pub async fn ping(&self, registry: &str) -> Result<(), ConnectError> {
+        self.connection(registry).await.map(drop)
+    }
+
+    /// Tells whether `registry` has the signature extension, and so whether lookasides count at
+    /// all for its images (spec containers-image 3.2).
+    ///
+    /// # Errors
+    /// [`ConnectError`] when the ping fails.
+    pub async fn supports_signatures(&self, registry: &str) -> Result<bool, ConnectError> {
+        Ok(self.connection(registry).await?.signatures)
+    }
+
+    /// Returns the reader of the http lookasides of `registry`'s images, which has that
+    /// registry's TLS settings, as in containers/image; the registry must answer its ping.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when the ping fails.
+    pub async fn lookaside(&self, registry: &str) -> Result<LookasideReader, ConnectError> {
+        let connection = self.connection(registry).await?;
+        Ok(LookasideReader::new(connection.http.clone(), self.shared.options.timeout))
+    }
+
+    pub(super) async fn connection(&self, registry: &str) -> Result<Arc<Connection>, ConnectError> {
+        let open =
+            async { Connection::open(registry, &self.shared.options, &self.shared.user_agent).await.map(Arc::new) };
+        self.shared.connections.try_get_with(registry.to_owned(), open).await.map_err(|e| (*e).clone())
+    }
+
+    /// Calls, authenticates, and repeats: a 429 as often as containers/image does (not with a
+    /// body), a 401 once with a new token or with the scope that the registry asks for.
+    pub(super) async fn call(&self, connection: &Connection, call: &Call<'_>) -> Result<Answer, CallError> {
+        let credential = self.credential(call.scope).await?;
+        let scopes = [call.scope.text()];
+        let mut delay = self.shared.first_delay;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let (mut answer, from_cache) = self.once(connection, call, &scopes, credential.as_deref()).await?;
+            if answer.status == StatusCode::UNAUTHORIZED && attempt == 1 {
+                match wanted_scope(&answer) {
+                    // Only without a body, as in containers/image: no server may count on more.
+                    Some(more) if call.body.is_none() => {
+                        let [own] = &scopes;
+                        let both = [own.clone(), more];
+                        (answer, _) = self.once(connection, call, &both, credential.as_deref()).await?;
+                    }
+                    Some(_) => {}
+                    None if from_cache => {
+                        self.forget(connection, &scopes, call, credential.as_deref()).await;
+                        (answer, _) = self.once(connection, call, &scopes, credential.as_deref()).await?;
+                    }
+                    None => {}
+                }
+            }
+            if answer.status != StatusCode::TOO_MANY_REQUESTS || call.body.is_some() || attempt >= ATTEMPTS {
+                return Ok(answer);
+            }
+            delay = retry_after(&answer, SystemTime::now()).unwrap_or(delay).min(LONGEST_DELAY);
+            tracing::debug!(registry = call.scope.registry(), ?delay, attempt, "the registry asks to slow down");
+            tokio::time::sleep(delay).await;
+            delay *= 2;
+        }
+    }
+
+    async fn once(
+        &self,
+        connection: &Connection,
+        call: &Call<'_>,
+        scopes: &[String],
+        credential: Option<&Credential>,
+    ) -> Result<(Answer, bool), CallError> {
+        let mut headers = fetch::headers(&self.shared.user_agent);
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        for accept in call.accept {
+            headers.append(ACCEPT, HeaderValue::from_static(accept));
+        }
+        let mut from_cache = false;
+        if let Some(challenge) = known_challenge(connection) {
+            let authorization = if challenge.scheme() == "basic" {
+                let empty = Credential::default();
+                let credential = credential.unwrap_or(&empty);
+                basic(credential.username.as_bytes(), credential.password.expose().as_bytes())
+            } else {
+                let request = self.token_request(connection, challenge, call, scopes, credential);
+                let (token, known) = self.shared.tokens.get(&request).await.map_err(CallError::Token)?;
+                from_cache = known;
+                token
+            };
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        let exchange = Exchange {
+            method: call.method.clone(),
+            url: connection.url(call.path)?,
+            headers,
+            body: call.body.clone(),
+            limit: call.limit,
+            timeout: self.shared.options.timeout,
+        };
+        Ok((fetch::exchange(&connection.http, exchange).await?, from_cache))
+    }
+
+    fn token_request<'a>(
+        &'a self,
+        connection: &'a Connection,
+        challenge: &'a Challenge,
+        call: &'a Call<'a>,
+        scopes: &'a [String],
+        credential: Option<&'a Credential>,
+    ) -> TokenRequest<'a> {
+        TokenRequest {
+            http: &connection.http,
+            registry: call.scope.registry(),
+            challenge,
+            scopes,
+            credential,
+            user_agent: &self.shared.user_agent,
+            timeout: self.shared.options.timeout,
+            plain_allowed: connection.is_plain() || !self.shared.options.tls_verify,
+        }
+    }
+
+    async fn forget(
+        &self,
+        connection: &Connection,
+        scopes: &[String],
+        call: &Call<'_>,
+        credential: Option<&Credential>,
+    ) {
+        if let Some(challenge) = known_challenge(connection) {
+            self.shared.tokens.forget(&self.token_request(connection, challenge, call, scopes, credential)).await;
+        }
+    }
+
+    async fn credential(&self, scope: Scope<'_>) -> Result<Option<Arc<Credential>>, CredentialsError> {
+        let files = match &self.shared.options.credentials {
+            CredentialSource::Anonymous => return Ok(None),
+            CredentialSource::Fixed(credential) => return Ok(Some(Arc::new(credential.clone()))),
+            CredentialSource::Files(files) => files,
+        };
+        let key = match scope {
+            Scope::Pull(repository) | Scope::Push(repository) => repository.as_str(),
+            Scope::Catalog(registry) => registry,
+        };
+        let lookup = async {
+            let found = match scope {
+                Scope::Pull(repository) | Scope::Push(repository) => files.for_repository(repository).await,
+                Scope::Catalog(registry) => files.for_registry(registry).await,
+            };
+            found.map(|credential| credential.map(Arc::new))
+        };
+        self.shared.credentials.try_get_with(key.to_owned(), lookup).await.map_err(|e| (*e).clone())
+    }
+}
+
+/// The first challenge that we can answer, as containers/image chooses it.
+fn known_challenge(connection: &Connection) -> Option<&Challenge> {
+    connection.challenges.iter().find(|challenge| matches!(challenge.scheme(), "basic" | "bearer"))
+}
+
+/// The scope that a 401 with `error="insufficient_scope"` asks for: exactly three parts.
+fn wanted_scope(answer: &Answer) -> Option<String> {
+    challenges(&answer.headers)
+        .iter()
+        .filter(|challenge| challenge.scheme() == "bearer")
+        .filter(|challenge| challenge.parameter("error") == Some("insufficient_scope"))
+        .filter_map(|challenge| challenge.parameter("scope"))
+        .find(|scope| scope.split(':').count() == 3)
+        .map(str::to_owned)
+}
+
+/// `Retry-After`: seconds, or a date.
+fn retry_after(answer: &Answer, now: SystemTime) -> Option<Duration> {
+    parse_retry_after(answer.header(RETRY_AFTER)?.trim(), now)
+}
+
+fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?;
+    SystemTime::from(date.timestamp()).duration_since(now).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_440);
+        for (text, seconds) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(40)),
+            ("Wed, 21 Oct 2015 07:27:00 GMT", None),
+            ("soon", None),
+            ("-1", None),
+            ("99999999999999999999999", None),
+        ] {
+            assert_eq!(parse_retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_spelled_as_tokens_want_them() {
+        let repository = Repository::parse("h.example:5000/a/b").unwrap();
+        assert_eq!(Scope::Pull(&repository).text(), "repository:a/b:pull");
+        assert_eq!(Scope::Push(&repository).text(), "repository:a/b:pull,push");
+        assert_eq!(Scope::Catalog("h.example").text(), "registry:catalog:*");
+    }
+}

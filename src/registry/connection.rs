@@ -1,0 +1,150 @@
+//! One registry as its ping shows it: scheme, challenges, and whether it has the signature
+//! extension (spec containers-image 3.1).
+
+use http::{HeaderValue, Method, StatusCode};
+use url::Url;
+
+use super::challenge::{Challenge, challenges};
+use super::client::RegistryOptions;
+use super::error::{ConnectError, Refusal};
+use super::fetch::{self, Answer, Exchange, FetchError};
+use super::http::HttpClient;
+use super::tls::HostCertificates;
+
+/// The header by which a registry says that it has the signature extension.
+pub const SUPPORTS_SIGNATURES: &str = "x-registry-supports-signatures";
+pub(super) const API_VERSION: &str = "docker-distribution-api-version";
+const PING_LIMIT: usize = 1024 * 1024;
+
+/// Tells whether the headers of a ping's answer announce the signature extension: the first
+/// value must be exactly `1` (spec containers-image 3.1).
+pub fn announces_signatures(headers: &http::HeaderMap) -> bool {
+    headers.get(SUPPORTS_SIGNATURES).is_some_and(|value| value.as_bytes().trim_ascii() == b"1")
+}
+
+/// A registry that answered its ping.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) http: HttpClient,
+    /// `https://host:port/`.
+    base: Url,
+    pub(super) challenges: Vec<Challenge>,
+    pub(super) signatures: bool,
+}
+
+impl Connection {
+    /// Loads the registry's certificates and pings it: https first, http only if that failed and
+    /// the user said that it may be insecure.
+    pub(super) async fn open(
+        registry: &str,
+        options: &RegistryOptions,
+        user_agent: &HeaderValue,
+    ) -> Result<Self, ConnectError> {
+        // First of all, since the name becomes part of a path in certs.d.
+        base("https", registry)?;
+        let http = client(registry, options).await?;
+        let mut reasons = Vec::new();
+        for scheme in ["https", "http"] {
+            if scheme == "http" && options.tls_verify {
+                break;
+            }
+            let base = base(scheme, registry)?;
+            match ping(&http, &base, options, user_agent).await {
+                Ok(answer) => {
+                    return Ok(Self {
+                        http,
+                        base,
+                        challenges: challenges(&answer.headers),
+                        signatures: announces_signatures(&answer.headers),
+                    });
+                }
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(ConnectError::Ping { registry: registry.to_owned(), reason: reasons.join("; ") })
+    }
+
+    /// Returns the URL of an absolute path with an optional query on this registry.
+    pub(super) fn url(&self, path: &str) -> Result<Url, FetchError> {
+        // Never `join(path)`: `//host/` would leave the registry.
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = self.base.clone();
+        url.set_path(path);
+        url.set_query(query);
+        Ok(url)
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.base.scheme() == "http"
+    }
+}
+
+fn base(scheme: &str, registry: &str) -> Result<Url, ConnectError> {
+    let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+    let wrong = || ConnectError::Name(registry.to_owned());
+    if host.is_empty() || host == ".." || host.contains(['/', '@', '?', '#', '\\']) {
+        return Err(wrong());
+    }
+    Url::parse(&format!("{scheme}://{host}/")).map_err(|_| wrong())
+}
+
+async fn client(registry: &str, options: &RegistryOptions) -> Result<HttpClient, ConnectError> {
+    let (directories, host) = (options.certs_d.clone(), registry.to_owned());
+    // certs.d is a handful of small files, but still a disk.
+    let loaded = tokio::task::spawn_blocking(move || HostCertificates::load(&directories, &host)).await;
+    let certificates = match loaded {
+        Ok(certificates) => certificates.map_err(|e| ConnectError::Certificates(e.into()))?,
+        Err(e) => return Err(ConnectError::Ping { registry: registry.to_owned(), reason: e.to_string() }),
+    };
+    let mut roots = options.roots.clone();
+    roots.add_parsable_certificates(certificates.authorities);
+    HttpClient::with_identities(roots, !options.tls_verify, certificates.identities)
+        .map_err(|source| ConnectError::Setup { registry: registry.to_owned(), source: source.into() })
+}
+
+async fn ping(
+    http: &HttpClient,
+    base: &Url,
+    options: &RegistryOptions,
+    user_agent: &HeaderValue,
+) -> Result<Answer, String> {
+    let mut url = base.clone();
+    url.set_path("/v2/");
+    let mut headers = fetch::headers(user_agent);
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    let exchange =
+        Exchange { method: Method::GET, url, headers, body: None, limit: PING_LIMIT, timeout: options.timeout };
+    let answer = fetch::exchange(http, exchange).await.map_err(|e| e.to_string())?;
+    match answer.status {
+        StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(answer),
+        _ => Err(format!("{}: {}", base.scheme(), Refusal::of(&answer))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exactly_one_announces() {
+        for (value, announced) in
+            [("1", true), ("true", false), ("01", false), ("2", false), ("1,1", false), ("", false)]
+        {
+            let mut headers = http::HeaderMap::new();
+            assert!(!announces_signatures(&headers));
+            headers.append(SUPPORTS_SIGNATURES, value.parse().unwrap());
+            assert_eq!(announces_signatures(&headers), announced, "{value}");
+            headers.append(SUPPORTS_SIGNATURES, "1".parse().unwrap());
+            assert_eq!(announces_signatures(&headers), announced, "{value}, then 1");
+        }
+    }
+
+    #[test]
+    fn names_become_addresses() {
+        assert_eq!(base("https", "docker.io").unwrap().as_str(), "https://registry-1.docker.io/");
+        assert_eq!(base("http", "[::1]:5000").unwrap().as_str(), "http://[::1]:5000/");
+        for wrong in ["", "a/b", "u@h", "h?x", "h:port", "h#", "..", "../x", "/etc"] {
+            assert!(base("https", wrong).is_err(), "{wrong}");
+        }
+    }
+}

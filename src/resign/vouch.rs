@@ -1,0 +1,169 @@
+//! What may be signed anew: a signature whose claim the old policy accepts, for the name that
+//! the claim itself gives, and that a rename rule covers (design 5, rule 1).
+
+use bytes::Bytes;
+
+use crate::image::{ImageReference, Reference, Repository};
+use crate::openpgp;
+use crate::policy::{self, Image, ManifestEvidence, Mechanism, Origin, Policy, SignatureBlob};
+use crate::signature::{Claim, simple_signing};
+use crate::store::{Layout, SetAddress, StorePath};
+
+use super::rename::RenameMap;
+
+/// What was found out about one old signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It may be signed for the new name.
+    Vouched(Vouched),
+    /// It is none of this job's business.
+    Unmatched {
+        /// The name that it claims, unverified.
+        old_reference: Option<String>,
+        /// Why no rule concerns it.
+        reason: String,
+    },
+    /// It must not be signed anew.
+    Refused {
+        /// The name that it claims, unverified.
+        old_reference: Option<String>,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// An old claim that holds, and its new name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vouched {
+    /// The name in the old claim.
+    pub old: Reference,
+    /// The name for the new claim.
+    pub new: Reference,
+    /// The rule that renamed it.
+    pub rule: String,
+    /// Where the new signature belongs in a tree.
+    pub place: SetAddress,
+    /// Who made the old signature: the primary key's fingerprint.
+    pub signer: String,
+    /// The policy scope that accepted it.
+    pub scope: String,
+}
+
+/// Judges one signature found in `set`.
+///
+/// The unverified claim is only used to find out what to ask the policy; nothing of it counts
+/// before the policy has accepted the same bytes.
+pub fn judge(
+    blob: &Bytes,
+    set: &SetAddress,
+    renames: &RenameMap,
+    old_policy: &Policy,
+    mechanism: &dyn Mechanism,
+) -> Finding {
+    let refused = |old_reference: Option<String>, reason: String| Finding::Refused { old_reference, reason };
+    let message = match simple_signing(blob) {
+        Ok(message) => message,
+        Err(crate::signature::BlobError::NotSimpleSigning) => {
+            return Finding::Unmatched {
+                old_reference: None,
+                reason: "a sigstore signature, no simple signing".into(),
+            };
+        }
+        Err(e) => return refused(None, e.to_string()),
+    };
+    let claim = match openpgp::inspect(message)
+        .map_err(|e| e.to_string())
+        .and_then(|untrusted| Claim::parse(&untrusted.content).map_err(|e| e.to_string()))
+    {
+        Ok(claim) => claim,
+        Err(reason) => return refused(None, reason),
+    };
+    let named = Some(claim.reference.clone());
+    let old = match Reference::parse(&claim.reference) {
+        Ok(old) => old,
+        Err(e) => return refused(named, format!("the claim's name is no image name: {e}")),
+    };
+    if claim.digest != *set.digest() {
+        return refused(named, format!("the claim is for {}, but is stored under {}", claim.digest, set.digest()));
+    }
+    if set.layout() == Layout::Image && prefix_before(set.path(), old.repository()).is_none() {
+        return refused(named, format!("the claim names {old}, but is stored under {}", set.path()));
+    }
+    let Some(renamed) = renames.apply(&old) else {
+        return Finding::Unmatched { old_reference: named, reason: "no rename rule for this name".into() };
+    };
+    let Some(place) = place(set, &old, &renamed.reference) else {
+        return refused(named, format!("no place in a tree for {}", renamed.reference));
+    };
+
+    // A policy judges an image by a tag or a digest; a claim without either is judged by its digest.
+    let identity = if old.is_name_only() {
+        Reference::new(old.repository().clone(), None, Some(claim.digest.clone()))
+    } else {
+        old.clone()
+    };
+    let identity = match ImageReference::from_reference(identity) {
+        Ok(identity) => identity,
+        Err(e) => return refused(named, e.to_string()),
+    };
+    // The question is whether the claim holds for the digest that it is filed under.
+    let image = Image::docker(&identity, ManifestEvidence::Digest(&claim.digest));
+    let signature = SignatureBlob { origin: Origin::Url(set.to_string()), bytes: blob.clone() };
+    match policy::author_accepted(old_policy, &image, &signature, mechanism) {
+        Ok(accepted) => Finding::Vouched(Vouched {
+            new: renamed.reference,
+            rule: format!("{}={}", renamed.rule.old(), renamed.rule.new_name()),
+            old,
+            place,
+            signer: accepted.fingerprint,
+            scope: accepted.scope.to_string(),
+        }),
+        Err(refusal) => refused(named, refusal.to_string()),
+    }
+}
+
+/// Returns the address for the new name: the repository's path replaced at the end of the old
+/// path. What stands before it (a store prefix) stays, but for a prefix that is the old registry
+/// itself, which becomes the new one.
+fn place(set: &SetAddress, old: &Reference, new: &Reference) -> Option<SetAddress> {
+    if set.layout() == Layout::Release {
+        return Some(set.clone());
+    }
+    let prefix = prefix_before(set.path(), old.repository())?;
+    let prefix = if prefix == old.repository().domain() { new.repository().domain() } else { prefix };
+    let path = if prefix.is_empty() {
+        new.repository().path().to_owned()
+    } else {
+        format!("{prefix}/{}", new.repository().path())
+    };
+    SetAddress::image(StorePath::parse(&path).ok()?, set.digest().clone()).ok()
+}
+
+/// Returns what stands before the repository's path in a store path, if it ends with it.
+fn prefix_before<'a>(path: &'a StorePath, repository: &Repository) -> Option<&'a str> {
+    let before = path.as_str().strip_suffix(repository.path())?;
+    if before.is_empty() { Some("") } else { before.strip_suffix('/') }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Digest;
+
+    fn placed(path: &str, old: &str, new: &str) -> Option<String> {
+        let set = SetAddress::image(StorePath::parse(path).unwrap(), Digest::sha256(b"x")).unwrap();
+        let place = place(&set, &Reference::parse(old).unwrap(), &Reference::parse(new).unwrap())?;
+        Some(place.path().to_string())
+    }
+
+    #[test]
+    fn the_new_place_follows_the_new_name() {
+        let old = "registry.bluemix.net/a/b:1";
+        assert_eq!(placed("a/b", old, "icr.io/a/b:1").as_deref(), Some("a/b"));
+        assert_eq!(placed("a/b", old, "icr.io/team/b:1").as_deref(), Some("team/b"));
+        assert_eq!(placed("mirror/a/b", old, "icr.io/a/c:1").as_deref(), Some("mirror/a/c"));
+        assert_eq!(placed("registry.bluemix.net/a/b", old, "icr.io/a/b:1").as_deref(), Some("icr.io/a/b"));
+        assert_eq!(placed("xa/b", old, "icr.io/a/b:1"), None);
+        assert_eq!(placed("b", old, "icr.io/a/b:1"), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! Who may read and write signatures: asked of the upstream with the caller's own credentials.
+//!
+//! There is no second user database. Who may read a manifest may read its signatures; who may
+//! begin an upload to a repository may add signatures to it. No `signature:` scope is ever asked
+//! for, since clients request `pull` and `push` only (spec containers-image 3.5).
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderValue, Method, Response, StatusCode, request};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use sha2::{Digest as _, Sha256};
+
+use super::error::Problem;
+use super::upstream::{Body, Caller, FORWARDED_FOR, Upstream};
+use crate::config::ServerConfig;
+use crate::image::Digest;
+
+/// Every kind of manifest that may be signed.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, \
+     application/vnd.docker.distribution.manifest.v1+prettyjws, \
+     application/vnd.docker.distribution.manifest.v1+json, */*;q=0.1";
+/// How many granted rights are remembered.
+const REMEMBERED: u64 = 100_000;
+/// How much of the upstream's own words is handed on with a refusal.
+const WORDS_LIMIT: usize = 16 * 1024;
+
+/// What the upstream says of a manifest, if it says anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manifest {
+    /// It is there and the caller may read it.
+    Readable,
+    /// It is not there, for this caller.
+    Absent,
+}
+
+/// Asks the upstream, and remembers what it granted for a moment.
+///
+/// Only grants are remembered: a refusal carries a challenge of its own, and an absent manifest
+/// may be pushed before the next request. The key is a salted hash of the credentials, the place
+/// that the caller asks from and the object, so nothing is shared between callers and no
+/// credential stays in memory.
+pub(super) struct Access {
+    upstream: Arc<Upstream>,
+    granted: moka::future::Cache<[u8; 32], ()>,
+    salt: [u64; 4],
+    timeout: Duration,
+}
+
+impl Access {
+    pub(super) fn new(upstream: Arc<Upstream>, config: &ServerConfig) -> Self {
+        let seeds = RandomState::new();
+        Self {
+            upstream,
+            granted: moka::future::Cache::builder()
+                .max_capacity(REMEMBERED)
+                .time_to_live(Duration::from_secs(config.cache.access_seconds))
+                .build(),
+            salt: [0u8, 1, 2, 3].map(|part| seeds.hash_one(part)),
+            timeout: Duration::from_secs(config.access_timeout_seconds),
+        }
+    }
+
+    fn key(&self, right: &str, name: &str, digest: Option<&Digest>, headers: &HeaderMap, caller: &Caller) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
+        self.salt.iter().for_each(|part| add(&part.to_be_bytes()));
+        add(right.as_bytes());
+        add(name.as_bytes());
+        add(digest.map(ToString::to_string).unwrap_or_default().as_bytes());
+        // An upstream may also judge by the caller's address.
+        add(caller.peer.ip().to_string().as_bytes());
+        for header in [FORWARDED_FOR, AUTHORIZATION] {
+            let values = headers.get_all(&header);
+            add(&(values.iter().count() as u64).to_be_bytes());
+            values.iter().for_each(|value| add(value.as_bytes()));
+        }
+        hash.finalize().into()
+    }
+
+    /// Asks whether the caller may read the manifest.
+    ///
+    /// # Errors
+    /// The upstream's refusal, or its failure.
+    pub(super) async fn pull(
+        &self,
+        name: &str,
+        digest: &Digest,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<Manifest, Problem> {
+        let key = self.key("pull", name, Some(digest), headers, caller);
+        if self.granted.get(&key).await.is_some() {
+            return Ok(Manifest::Readable);
+        }
+        let path = format!("/v2/{name}/manifests/{digest}");
+        let mut question = self.upstream.question(Method::HEAD, &path, headers, caller)?;
+        question.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
+        let answer = self.ask(question).await?;
+        match answer.status() {
+            StatusCode::OK => {
+                self.granted.insert(key, ()).await;
+                Ok(Manifest::Readable)
+            }
+            StatusCode::NOT_FOUND => Ok(Manifest::Absent),
+            _ => Err(self.refusal(answer, headers).await),
+        }
+    }
+
+    /// Asks whether the caller may write to the repository, by opening and cancelling an upload.
+    ///
+    /// # Errors
+    /// The upstream's refusal, or its failure.
+    pub(super) async fn push(
+        self: &Arc<Self>,
+        name: &str,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<(), Problem> {
+        let key = self.key("push", name, None, headers, caller);
+        if self.granted.get(&key).await.is_some() {
+            return Ok(());
+        }
+        let mut question =
+            self.upstream.question(Method::POST, &format!("/v2/{name}/blobs/uploads/"), headers, caller)?;
+        question.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        // A task of its own: a client that hangs up must not leave an open upload behind.
+        let (access, headers, caller) = (self.clone(), headers.clone(), caller.clone());
+        let asked = tokio::spawn(async move {
+            let answer = access.ask(question).await?;
+            match answer.status() {
+                StatusCode::ACCEPTED => {
+                    access.granted.insert(key, ()).await;
+                    tokio::spawn(async move { access.cancel(&answer, &headers, &caller).await });
+                    Ok(())
+                }
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(Problem::Denied(
+                    "the upstream registry takes no uploads to this repository, so no signatures either".to_owned(),
+                )),
+                _ => Err(access.refusal(answer, &headers).await),
+            }
+        });
+        asked.await.unwrap_or(Err(Problem::Internal))
+    }
+
+    async fn ask(&self, question: request::Parts) -> Result<Response<Incoming>, Problem> {
+        let sent = self.upstream.send(question, Body::Empty);
+        tokio::time::timeout(self.timeout, sent).await.unwrap_or(Err(Problem::UpstreamTimeout))
+    }
+
+    /// Cancels an upload; registries forget it some day if that fails.
+    async fn cancel<B>(&self, opened: &Response<B>, headers: &HeaderMap, caller: &Caller) {
+        let Some(location) = opened.headers().get(LOCATION) else { return };
+        let Some(path) = self.upstream.upload_path(location, headers) else {
+            tracing::debug!("the upstream's upload is elsewhere and is left to it");
+            return;
+        };
+        let Ok(request) = self.upstream.question(Method::DELETE, &path, headers, caller) else { return };
+        match self.ask(request).await {
+            Ok(answer) if answer.status().is_success() => {}
+            Ok(answer) => tracing::debug!(status = %answer.status(), "the upstream did not cancel an upload"),
+            Err(problem) => tracing::debug!(?problem, "the upstream did not cancel an upload"),
+        }
+    }
+
+    /// Turns an upstream's answer that grants nothing into what the caller is told.
+    async fn refusal(&self, answer: Response<Incoming>, request_headers: &HeaderMap) -> Problem {
+        let (mut head, body) = answer.into_parts();
+        let status = head.status;
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS => {
+                let is_json = head
+                    .headers
+                    .get(CONTENT_TYPE)
+                    .and_then(|v| v.to_str().ok())
+                    .is_some_and(|v| v.starts_with("application/json"));
+                self.upstream.polish(&mut head, request_headers);
+                let mut headers = HeaderMap::new();
+                for name in [WWW_AUTHENTICATE, RETRY_AFTER] {
+                    for value in head.headers.get_all(&name) {
+                        headers.append(name.clone(), value.clone());
+                    }
+                }
+                let body = if is_json { self.words(body).await } else { None };
+                Problem::PassedOn { status, headers: Box::new(headers), body }
+            }
+            _ => {
+                tracing::warn!(%status, "the upstream does not say whether the caller has the right");
+                Problem::UpstreamFailing(status, head.headers.get(RETRY_AFTER).cloned())
+            }
+        }
+    }
+
+    async fn words(&self, body: Incoming) -> Option<Bytes> {
+        let collected = tokio::time::timeout(self.timeout, Limited::new(body, WORDS_LIMIT).collect()).await;
+        let bytes = collected.ok()?.ok()?.to_bytes();
+        (!bytes.is_empty()).then_some(bytes)
+    }
+}

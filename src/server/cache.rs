@@ -1,0 +1,238 @@
+//! Signature sets in memory: one store visit for a client's whole walk 1, 2, 3, 404.
+//!
+//! A cached set lives a few seconds, for the changes of other processes. Own writes are seen at
+//! once: each write moves the set's *generation* on before it is acknowledged, and the generation
+//! is part of the cache's key. So what a reader loads while a write is under way is kept under the
+//! old generation and is never asked for again.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use http::HeaderValue;
+use sha2::{Digest as _, Sha256};
+
+use crate::config::ServerConfig;
+use crate::store::{Appended, SetAddress, Store, StoreError, StorePath, StoredSignature};
+
+/// Sets share generations by hash; a clash costs one needless reload.
+const GENERATIONS: usize = 1024;
+/// What a cached set costs beside its bytes, about.
+const OVERHEAD: usize = 512;
+
+/// What the server needs of the store; tests put faults behind it.
+pub(super) trait Backend: Send + Sync {
+    /// Returns the whole set in order.
+    fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>>;
+    /// Appends to the set what is not there yet.
+    fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>>;
+    /// Lists all sets.
+    fn walk(&self) -> BoxStream<'_, Result<SetAddress, StoreError>>;
+}
+
+impl Backend for Store {
+    fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>> {
+        Box::pin(Store::signatures(self, set))
+    }
+
+    fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>> {
+        Box::pin(Store::append(self, set, bytes))
+    }
+
+    fn walk(&self) -> BoxStream<'_, Result<SetAddress, StoreError>> {
+        Store::walk(self, &StorePath::root())
+    }
+}
+
+/// One signature, ready to be served.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The bytes as stored.
+    pub(super) bytes: Bytes,
+    /// The SHA-256 of the bytes.
+    pub(super) hash: [u8; 32],
+    /// The quoted hash.
+    pub(super) etag: HeaderValue,
+}
+
+impl Entry {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        let hash: [u8; 32] = Sha256::digest(&bytes).into();
+        let etag = HeaderValue::from_str(&format!("\"{}\"", hex::encode(hash)));
+        // Quotes and hex digits are always a valid header.
+        Self { bytes, hash, etag: etag.unwrap_or_else(|_| HeaderValue::from_static("\"\"")) }
+    }
+}
+
+/// All signatures of one digest, in order.
+#[derive(Debug, Default)]
+pub(super) struct SignatureSet {
+    /// Position 1 is the first.
+    pub(super) entries: Vec<Entry>,
+    /// The extension's answer, made when it is first asked for and then shared.
+    pub(super) listing: OnceLock<Bytes>,
+}
+
+/// The store as the faces see it.
+pub(super) struct SetCache {
+    backend: Arc<dyn Backend>,
+    sets: moka::future::Cache<(SetAddress, u64), Arc<SignatureSet>>,
+    generations: Box<[AtomicU64]>,
+    writers: Box<[tokio::sync::Mutex<()>]>,
+    hasher: RandomState,
+}
+
+impl SetCache {
+    pub(super) fn new(backend: Arc<dyn Backend>, config: &ServerConfig) -> Self {
+        let sets = moka::future::Cache::builder()
+            .max_capacity(config.cache.set_bytes)
+            .weigher(|_, set: &Arc<SignatureSet>| {
+                // The base64 listing is made later, so it is counted from the start.
+                let bytes: usize = set.entries.iter().map(|e| e.bytes.len() * 7 / 3 + OVERHEAD).sum();
+                u32::try_from(bytes + OVERHEAD).unwrap_or(u32::MAX)
+            })
+            .time_to_live(Duration::from_secs(config.cache.set_seconds))
+            .build();
+        Self {
+            backend,
+            sets,
+            generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
+            writers: (0..GENERATIONS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Returns a set; a missing one is empty. Askers at the same time share one store visit.
+    pub(super) async fn get(&self, address: SetAddress) -> Result<Arc<SignatureSet>, Arc<StoreError>> {
+        let generation = self.generation(&address).map_or(0, |g| g.load(Ordering::Acquire));
+        let key = (address, generation);
+        if let Some(set) = self.sets.get(&key).await {
+            return Ok(set);
+        }
+        let address = key.0.clone();
+        self.sets.try_get_with(key, self.load(address)).await
+    }
+
+    async fn load(&self, address: SetAddress) -> Result<Arc<SignatureSet>, StoreError> {
+        let stored = self.backend.signatures(&address).await.inspect_err(|error| {
+            tracing::error!(set = %address, error = %error, "cannot read from the store");
+        })?;
+        let entries = stored.into_iter().map(|signature| Entry::new(signature.bytes)).collect();
+        Ok(Arc::new(SignatureSet { entries, listing: OnceLock::new() }))
+    }
+
+    /// Appends to a set if `admit` agrees to the set as it is at this moment.
+    ///
+    /// Writers of this process take turns, so that a limit holds; other processes are kept apart by
+    /// the store itself.
+    pub(super) async fn append<R>(
+        &self,
+        address: &SetAddress,
+        bytes: &[u8],
+        admit: impl FnOnce(&[StoredSignature]) -> Result<(), R>,
+    ) -> Result<Result<Appended, R>, StoreError> {
+        let shard = self.shard(address);
+        let _turn = match self.writers.get(shard) {
+            Some(writer) => Some(writer.lock().await),
+            None => None,
+        };
+        let stored = self.backend.signatures(address).await?;
+        if let Some(same) = stored.iter().find(|s| s.bytes == bytes) {
+            return Ok(Ok(Appended::AlreadyThere(same.number)));
+        }
+        if let Err(refused) = admit(&stored) {
+            return Ok(Err(refused));
+        }
+        let appended = self.backend.append(address, bytes).await;
+        // Also after a failure: the bytes may be there all the same.
+        if let Some(generation) = self.generation(address) {
+            generation.fetch_add(1, Ordering::AcqRel);
+        }
+        appended.map(Ok)
+    }
+
+    /// Lists all sets of the store.
+    pub(super) fn walk(&self) -> BoxStream<'_, Result<SetAddress, StoreError>> {
+        self.backend.walk()
+    }
+
+    fn shard(&self, address: &SetAddress) -> usize {
+        // The remainder is below GENERATIONS, which fits.
+        usize::try_from(self.hasher.hash_one(address) % GENERATIONS as u64).unwrap_or_default()
+    }
+
+    fn generation(&self, address: &SetAddress) -> Option<&AtomicU64> {
+        self.generations.get(self.shard(address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Digest;
+    use crate::server::testing::FaultyStore;
+
+    fn address() -> SetAddress {
+        SetAddress::image(StorePath::parse("x").unwrap(), Digest::sha256(b"x")).unwrap()
+    }
+
+    fn cache(store: &FaultyStore) -> Arc<SetCache> {
+        Arc::new(SetCache::new(Arc::new(store.clone()), &ServerConfig::default()))
+    }
+
+    #[tokio::test]
+    async fn one_visit_for_a_walk_and_for_a_crowd() {
+        let store = FaultyStore::default();
+        let cache = cache(&store);
+        let crowd: Vec<_> = (0..50)
+            .map(|_| {
+                let cache = cache.clone();
+                tokio::spawn(async move { cache.get(address()).await.unwrap().entries.len() })
+            })
+            .collect();
+        for one in crowd {
+            assert_eq!(one.await.unwrap(), 0);
+        }
+        cache.get(address()).await.unwrap();
+        assert_eq!(store.reads(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_write_is_seen_at_once() {
+        let store = FaultyStore::default();
+        let cache = cache(&store);
+        assert_eq!(cache.get(address()).await.unwrap().entries.len(), 0);
+        cache.append(&address(), b"a", |_| Ok::<_, ()>(())).await.unwrap().unwrap();
+        assert_eq!(cache.get(address()).await.unwrap().entries.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_does_not_leave_the_old_set_behind() {
+        let store = FaultyStore::default();
+        let cache = cache(&store);
+        let gate = store.hold_next_read();
+        let reader = {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.get(address()).await.unwrap().entries.len() })
+        };
+        gate.reached().await;
+        cache.append(&address(), b"a", |_| Ok::<_, ()>(())).await.unwrap().unwrap();
+        gate.open();
+        assert_eq!(reader.await.unwrap(), 0, "what it read was true when it asked");
+        assert_eq!(cache.get(address()).await.unwrap().entries.len(), 1, "but it is not kept");
+    }
+
+    #[tokio::test]
+    async fn failures_are_not_kept() {
+        let store = FaultyStore::default();
+        let cache = cache(&store);
+        store.fail(true);
+        assert!(cache.get(address()).await.is_err());
+        store.fail(false);
+        assert!(cache.get(address()).await.is_ok());
+    }
+}

@@ -1,0 +1,254 @@
+//! The only place that decides which HTTP status a failure gets, and how it is told.
+//!
+//! The registry faces speak the distribution specification's `{"errors":[{code,message,detail}]}`.
+//! Codes are those of that specification but for `SIGNATURE_INVALID`, which is OpenShift's: clients
+//! repeat a whole push on codes that they do not know (spec containers-image 3.3, 3.4). They print
+//! `code: message` and leave `detail` out, so the message names the reason too.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::body::Answer;
+use crate::image::Digest;
+
+/// How long a client is asked to wait when nobody knows better, in seconds.
+const RETRY_SECONDS: u64 = 5;
+
+/// How a failure is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// A line of plain text: lookaside clients read nothing of it.
+    Plain,
+    /// The registry error shape.
+    Registry,
+}
+
+/// Everything that may go wrong with a request.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// The path is no well-formed address of anything.
+    NoSuchAddress(Shape),
+    /// The set has no such signature.
+    NoSuchSignature,
+    /// A registry path, but there is no registry behind this server.
+    NoUpstream,
+    /// Not with this method.
+    Method(Shape, &'static str),
+    /// The store fails, which is never the same as having nothing.
+    Store(Shape),
+    /// The upload is no acceptable signature; the reason is for the uploader.
+    Invalid(String),
+    /// The upload is longer than allowed.
+    TooLarge(usize),
+    /// The upload's body broke off or took too long.
+    Incomplete,
+    /// The upstream has no such manifest.
+    ManifestUnknown(Digest),
+    /// Not allowed, for this reason.
+    Denied(String),
+    /// The upstream's refusal, handed on with its challenges.
+    PassedOn {
+        /// 401, 403 or 429.
+        status: StatusCode,
+        /// `WWW-Authenticate` (already rewritten) and `Retry-After`.
+        headers: Box<HeaderMap>,
+        /// The upstream's own words, if it had some in JSON.
+        body: Option<Bytes>,
+    },
+    /// The upstream cannot be reached, or broke the connection.
+    UpstreamUnreachable,
+    /// The upstream does not answer in time.
+    UpstreamTimeout,
+    /// The upstream answered with something that decides nothing.
+    UpstreamFailing(StatusCode, Option<HeaderValue>),
+    /// A fault of our own.
+    Internal,
+}
+
+impl Problem {
+    /// Says in a few words why, for the log.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Invalid(reason) | Self::Denied(reason) => reason.clone(),
+            Self::PassedOn { status, .. } => format!("the upstream registry answered {status}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// Makes the answer.
+    pub(super) fn into_answer(self) -> Answer {
+        match self {
+            Self::NoSuchAddress(Shape::Plain) => cached_absence("not found\n"),
+            Self::NoSuchSignature => cached_absence("no such signature\n"),
+            Self::NoSuchAddress(Shape::Registry) => {
+                registry(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "no such address", None)
+            }
+            Self::NoUpstream => registry(
+                StatusCode::NOT_FOUND,
+                "UNSUPPORTED",
+                "no upstream registry is configured; this server only answers below /lookaside/",
+                None,
+            ),
+            Self::Method(shape, allow) => {
+                let status = StatusCode::METHOD_NOT_ALLOWED;
+                let mut answer = match shape {
+                    Shape::Plain => plain(status, "method not allowed\n"),
+                    Shape::Registry => registry(status, "UNSUPPORTED", "The operation is unsupported.", None),
+                };
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+                answer
+            }
+            Self::Store(shape) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let message = "the signature store fails at the moment";
+                let answer = match shape {
+                    Shape::Plain => plain(status, "the signature store fails at the moment\n"),
+                    Shape::Registry => registry(status, "UNAVAILABLE", message, None),
+                };
+                retry_later(answer, None)
+            }
+            Self::Invalid(reason) => {
+                let message = format!("invalid image signature: {reason}");
+                registry(StatusCode::BAD_REQUEST, "SIGNATURE_INVALID", &message, Some(&reason))
+            }
+            Self::TooLarge(limit) => {
+                let message = format!("the request body is longer than {limit} bytes");
+                closing(registry(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", &message, None))
+            }
+            Self::Incomplete => {
+                let message = "the request body broke off or came too slowly";
+                closing(registry(StatusCode::REQUEST_TIMEOUT, "SIZE_INVALID", message, None))
+            }
+            Self::ManifestUnknown(digest) => {
+                let message = format!("the registry has no manifest {digest} in this repository");
+                registry(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message, Some(&digest.to_string()))
+            }
+            Self::Denied(reason) => registry(StatusCode::FORBIDDEN, "DENIED", &reason, Some(&reason)),
+            Self::PassedOn { status, headers, body } => passed_on(status, *headers, body),
+            Self::UpstreamUnreachable => retry_later(
+                registry(StatusCode::BAD_GATEWAY, "UNAVAILABLE", "the upstream registry cannot be reached", None),
+                None,
+            ),
+            Self::UpstreamTimeout => retry_later(
+                registry(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "UNAVAILABLE",
+                    "the upstream registry does not answer in time",
+                    None,
+                ),
+                None,
+            ),
+            Self::UpstreamFailing(said, retry_after) => {
+                let status = match said {
+                    StatusCode::SERVICE_UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
+                    _ => StatusCode::BAD_GATEWAY,
+                };
+                let message = format!("the upstream registry answered {said}");
+                retry_later(registry(status, "UNAVAILABLE", &message, None), retry_after)
+            }
+            Self::Internal => {
+                registry(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "an internal error; see the server's log", None)
+            }
+        }
+    }
+}
+
+/// The upstream's refusal. A HEAD has no body to hand on, so one is made.
+fn passed_on(status: StatusCode, headers: HeaderMap, body: Option<Bytes>) -> Answer {
+    let (code, message) = match status {
+        StatusCode::UNAUTHORIZED => ("UNAUTHORIZED", "authentication required"),
+        StatusCode::TOO_MANY_REQUESTS => ("TOOMANYREQUESTS", "too many requests"),
+        _ => ("DENIED", "requested access to the resource is denied"),
+    };
+    let mut answer = registry(status, code, message, None);
+    if let Some(body) = body {
+        *answer.body_mut() = body.into();
+    }
+    answer.headers_mut().extend(headers);
+    answer
+}
+
+/// Answers in the registry error shape.
+fn registry(status: StatusCode, code: &'static str, message: &str, detail: Option<&str>) -> Answer {
+    let mut error = serde_json::Map::new();
+    error.insert("code".to_owned(), code.into());
+    error.insert("message".to_owned(), message.into());
+    if let Some(detail) = detail {
+        error.insert("detail".to_owned(), detail.into());
+    }
+    let body = serde_json::json!({ "errors": [error] }).to_string();
+    let mut answer = Answer::new(body.into());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Answer {
+    let mut answer = Answer::new(Bytes::from_static(text.as_bytes()).into());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// A 404 that caches may keep for a moment: every client asks for one number too many.
+fn cached_absence(text: &'static str) -> Answer {
+    let mut answer = plain(StatusCode::NOT_FOUND, text);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("max-age=5"));
+    answer
+}
+
+fn retry_later(mut answer: Answer, after: Option<HeaderValue>) -> Answer {
+    answer.headers_mut().insert(RETRY_AFTER, after.unwrap_or_else(|| HeaderValue::from(RETRY_SECONDS)));
+    answer
+}
+
+/// Ends the connection: the rest of the body will not be read.
+fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::body::Body;
+
+    #[test]
+    fn the_table_of_statuses() {
+        let digest = Digest::sha256(b"x");
+        for (problem, status, code, retry) in [
+            (Problem::NoSuchAddress(Shape::Plain), 404, "", false),
+            (Problem::NoSuchSignature, 404, "", false),
+            (Problem::NoSuchAddress(Shape::Registry), 404, "NAME_UNKNOWN", false),
+            (Problem::NoUpstream, 404, "UNSUPPORTED", false),
+            (Problem::Method(Shape::Plain, "GET, HEAD"), 405, "", false),
+            (Problem::Store(Shape::Plain), 503, "", true),
+            (Problem::Store(Shape::Registry), 503, "UNAVAILABLE", true),
+            (Problem::Invalid("x".to_owned()), 400, "SIGNATURE_INVALID", false),
+            (Problem::TooLarge(7), 413, "SIZE_INVALID", false),
+            (Problem::Incomplete, 408, "SIZE_INVALID", false),
+            (Problem::ManifestUnknown(digest), 404, "MANIFEST_UNKNOWN", false),
+            (Problem::Denied("no".to_owned()), 403, "DENIED", false),
+            (Problem::UpstreamUnreachable, 502, "UNAVAILABLE", true),
+            (Problem::UpstreamTimeout, 504, "UNAVAILABLE", true),
+            (Problem::UpstreamFailing(StatusCode::INTERNAL_SERVER_ERROR, None), 502, "UNAVAILABLE", true),
+            (Problem::UpstreamFailing(StatusCode::SERVICE_UNAVAILABLE, None), 503, "UNAVAILABLE", true),
+            (Problem::Internal, 500, "UNKNOWN", false),
+        ] {
+            let said = format!("{problem:?}");
+            let answer = problem.into_answer();
+            assert_eq!(answer.status(), status, "{said}");
+            assert_eq!(answer.headers().contains_key(RETRY_AFTER), retry, "{said}");
+            let Body::Full(Some(body)) = answer.body() else { panic!("{said}") };
+            match serde_json::from_slice::<serde_json::Value>(body) {
+                Ok(json) => assert_eq!(json["errors"][0]["code"], code, "{said}"),
+                Err(_) => assert_eq!(code, "", "{said}"),
+            }
+        }
+    }
+}

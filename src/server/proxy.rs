@@ -1,0 +1,35 @@
+//! The registry face: everything below `/v2/` streams to the upstream and back, both ways.
+//!
+//! Nothing is buffered, decoded or followed; only heads are touched, by `rewrite`. When the client
+//! hangs up, the future of this request is dropped and with it the connection to the upstream.
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+
+use super::body::{Answer, Body};
+use super::error::{Problem, Shape};
+use super::upstream::{self, Caller, Upstream};
+
+/// The methods that a registry may have a use for.
+pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Passes a request on, and its answer back.
+pub(super) async fn forward(
+    upstream: &Upstream,
+    request: Request<Incoming>,
+    caller: &Caller,
+) -> Result<Answer, Problem> {
+    // TRACE would show an inner proxy's headers, CONNECT would make us a tunnel.
+    if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
+        return Err(Problem::Method(Shape::Registry, METHODS));
+    }
+    let (parts, body) = request.into_parts();
+    let forwarded = upstream.forwarded(&parts, caller)?;
+    let (mut head, body) = upstream.send(forwarded, upstream::Body::Stream(body)).await?.into_parts();
+    if head.status.is_informational() {
+        return Err(Problem::UpstreamFailing(head.status, None));
+    }
+    upstream.polish(&mut head, &parts.headers);
+    head.extensions.clear();
+    Ok(Response::from_parts(head, Body::Upstream(body)))
+}

@@ -1,0 +1,289 @@
+//! From the path of a request to the thing it names; pure, and the only reader of paths.
+//!
+//! What is not a well-formed address is not found: no normalisation, no guess. Three kindnesses
+//! only, for bases that end in `/` and clients that escape: `//`, `%40` and `%3D` below
+//! `/lookaside/`, and `%3A` in the extension's digest (spec containers-image 2.1, peers checklist 6).
+
+use std::borrow::Cow;
+
+use crate::image::{Digest, Repository};
+use crate::store::SignatureAddress;
+
+/// What a path names.
+#[derive(Debug, PartialEq)]
+pub(super) enum Route<'a> {
+    /// `/`.
+    Page,
+    /// `/lookaside/…/signature-N`.
+    Lookaside(SignatureAddress),
+    /// `/extensions/v2/{name}/signatures/{digest}`.
+    Signatures(&'a str, Digest),
+    /// `/v2` and everything below.
+    Registry,
+    /// A clean path that may be a token endpoint of the upstream.
+    Other(&'a str),
+    /// Below `/lookaside/`, but no address.
+    NoLookaside,
+    /// Below `/extensions/`, but no address.
+    NoExtension,
+    /// Dot segments, control characters, backslashes: nothing that an upstream should ever see.
+    Hostile,
+}
+
+/// Reads a path. Never fails: what is malformed has its own routes.
+pub(super) fn parse(path: &str) -> Route<'_> {
+    if let Some(key) = path.strip_prefix("/lookaside/") {
+        let address = lookaside_key(key).and_then(|key| SignatureAddress::parse(&key).ok());
+        return address.map_or(Route::NoLookaside, Route::Lookaside);
+    }
+    if let Some(rest) = path.strip_prefix("/extensions/") {
+        return signatures(rest).map_or(Route::NoExtension, |(name, digest)| Route::Signatures(name, digest));
+    }
+    if path == "/" {
+        return Route::Page;
+    }
+    if is_hostile(path) {
+        return Route::Hostile;
+    }
+    match path.strip_prefix("/v2") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => Route::Registry,
+        _ => Route::Other(path),
+    }
+}
+
+/// Undoes what clients do to a key on its way, and nothing else.
+fn lookaside_key(raw: &str) -> Option<Cow<'_, str>> {
+    if !raw.contains('%') && !raw.contains("//") && !raw.starts_with('/') {
+        return Some(Cow::Borrowed(raw));
+    }
+    let mut key = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(c) = rest.chars().next() {
+        rest = rest.get(c.len_utf8()..)?;
+        match c {
+            '/' if key.is_empty() || key.ends_with('/') => {}
+            '%' => {
+                let (escape, after) = rest.split_at_checked(2)?;
+                key.push(match escape {
+                    "40" => '@',
+                    "3D" | "3d" => '=',
+                    _ => return None,
+                });
+                rest = after;
+            }
+            c => key.push(c),
+        }
+    }
+    Some(Cow::Owned(key))
+}
+
+/// Reads `v2/{name}/signatures/{digest}`.
+fn signatures(rest: &str) -> Option<(&str, Digest)> {
+    let (collection, digest) = rest.strip_prefix("v2/")?.rsplit_once('/')?;
+    let name = collection.strip_suffix("/signatures")?;
+    let digest = match digest.split_once('%') {
+        Some((algorithm, rest)) => {
+            let hex = rest.strip_prefix("3A").or_else(|| rest.strip_prefix("3a"))?;
+            Digest::parse(&format!("{algorithm}:{hex}")).ok()?
+        }
+        None => Digest::parse(digest).ok()?,
+    };
+    is_repository(name).then_some((name, digest))
+}
+
+/// Tells whether `name` is a repository's name by the grammar that clients use.
+fn is_repository(name: &str) -> bool {
+    Repository::parse(&format!("localhost/{name}")).is_ok_and(|parsed| parsed.path() == name)
+}
+
+/// Tells whether an upstream might read another place into `path` than we do.
+fn is_hostile(path: &str) -> bool {
+    if !path.contains(['%', '\\', '.']) && path.bytes().all(|b| b.is_ascii_graphic()) {
+        return false;
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            decoded.push(first);
+            continue;
+        }
+        let Some((digits, after)) = rest.split_at_checked(2) else { return true };
+        let Some(byte) = std::str::from_utf8(digits).ok().and_then(hex_byte) else { return true };
+        decoded.push(byte);
+        rest = after;
+    }
+    decoded.iter().any(|b| b.is_ascii_control() || *b == b'\\')
+        || decoded.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."))
+}
+
+fn hex_byte(digits: &str) -> Option<u8> {
+    if digits.bytes().all(|b| b.is_ascii_hexdigit()) { u8::from_str_radix(digits, 16).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{SetAddress, StorePath};
+    use proptest::prelude::*;
+
+    const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn lookaside(path: &str) -> Option<(String, u32)> {
+        match parse(path) {
+            Route::Lookaside(address) => Some((address.set.to_string(), address.index.get())),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn lookaside_addresses() {
+        let image = format!("birds/bluebird@sha256={HEX}");
+        for path in [
+            format!("/lookaside/{image}/signature-1"),
+            format!("/lookaside//{image}/signature-1"),
+            format!("/lookaside///birds//bluebird@sha256={HEX}//signature-1"),
+            format!("/lookaside/birds/bluebird%40sha256%3D{HEX}/signature-1"),
+            format!("/lookaside/birds/bluebird%40sha256%3d{HEX}/signature-1"),
+        ] {
+            assert_eq!(lookaside(&path), Some((image.clone(), 1)), "{path}");
+        }
+        assert_eq!(lookaside(&format!("/lookaside/sha256={HEX}/signature-12")), Some((format!("sha256={HEX}"), 12)));
+        let release = format!("openshift/release/sha256={HEX}");
+        assert_eq!(lookaside(&format!("/lookaside/{release}/signature-9")), Some((release, 9)));
+    }
+
+    #[test]
+    fn what_is_no_lookaside_address() {
+        for key in [
+            String::new(),
+            "x".to_owned(),
+            format!("@sha256={HEX}/signature-1"),
+            format!("x@sha256={HEX}/"),
+            format!("x@sha256={HEX}"),
+            format!("x@sha256={HEX}/signature-"),
+            format!("x@sha256={HEX}/signature-0"),
+            format!("x@sha256={HEX}/signature-01"),
+            format!("x@sha256={HEX}/signature-+1"),
+            format!("x@sha256={HEX}/signature--1"),
+            format!("x@sha256={HEX}/signature-99999999999"),
+            format!("x@sha256={HEX}/signature-1/"),
+            format!("x@sha256={HEX}/signature-1/.."),
+            format!("../x@sha256={HEX}/signature-1"),
+            format!("x/../y@sha256={HEX}/signature-1"),
+            format!("./x@sha256={HEX}/signature-1"),
+            format!("%2e%2e/x@sha256={HEX}/signature-1"),
+            format!("%2E./x@sha256={HEX}/signature-1"),
+            format!("x%2fy@sha256={HEX}/signature-1"),
+            format!("x%00@sha256={HEX}/signature-1"),
+            format!("x%@sha256={HEX}/signature-1"),
+            format!("x%4@sha256={HEX}/signature-1"),
+            format!("x%2540sha256={HEX}/signature-1"),
+            format!("x\\y@sha256={HEX}/signature-1"),
+            format!("x y@sha256={HEX}/signature-1"),
+            format!("x@sha256={}/signature-1", HEX.to_uppercase()),
+            format!("x@sha256={}/signature-1", &HEX[1..]),
+            format!("x@md5={}/signature-1", &HEX[..32]),
+            format!("é@sha256={HEX}/signature-1"),
+            format!("x%é@sha256={HEX}/signature-1"),
+        ] {
+            assert_eq!(parse(&format!("/lookaside/{key}")), Route::NoLookaside, "{key}");
+        }
+        assert_eq!(parse("/lookaside"), Route::Other("/lookaside"));
+    }
+
+    #[test]
+    fn extension_addresses() {
+        let digest = Digest::parse(&format!("sha256:{HEX}")).unwrap();
+        for name in ["x", "birds/bluebird", "a/signatures/b", "signatures", "a.b/c__d/e--f"] {
+            let path = format!("/extensions/v2/{name}/signatures/sha256:{HEX}");
+            assert_eq!(parse(&path), Route::Signatures(name, digest.clone()), "{path}");
+        }
+        let escaped = format!("/extensions/v2/x/signatures/sha256%3A{HEX}");
+        assert_eq!(parse(&escaped), Route::Signatures("x", digest));
+        for path in [
+            "/extensions/".to_owned(),
+            "/extensions/v2/".to_owned(),
+            format!("/extensions/v2/signatures/sha256:{HEX}"),
+            format!("/extensions/v2//signatures/sha256:{HEX}"),
+            format!("/extensions/v2/x/signatures/sha256:{HEX}/"),
+            "/extensions/v2/x/signatures/latest".to_owned(),
+            format!("/extensions/v2/X/signatures/sha256:{HEX}"),
+            format!("/extensions/v2/x//y/signatures/sha256:{HEX}"),
+            format!("/extensions/v2/../x/signatures/sha256:{HEX}"),
+            format!("/extensions/v2/%2e%2e/x/signatures/sha256:{HEX}"),
+            format!("/extensions/v2/x%2fy/signatures/sha256:{HEX}"),
+            format!("/extensions/v2/x:tag/signatures/sha256:{HEX}"),
+            format!("/extensions/v2/{}/signatures/sha256:{HEX}", "a".repeat(300)),
+            format!("/extensions/v3/x/signatures/sha256:{HEX}"),
+        ] {
+            assert_eq!(parse(&path), Route::NoExtension, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_rest() {
+        assert_eq!(parse("/"), Route::Page);
+        for path in ["/v2", "/v2/", "/v2/a/b/manifests/v1.0", "/v2/x/blobs/uploads/", "/v2/a%2Fb/tags/list"] {
+            assert_eq!(parse(path), Route::Registry, "{path}");
+        }
+        for path in ["/v2x", "/token", "//v2/", "/V2/", "*", "", "/..x"] {
+            assert_eq!(parse(path), Route::Other(path), "{path}");
+        }
+        for path in [
+            "/v2/..",
+            "/v2/../admin",
+            "/v2/./x",
+            "/v2/%2e%2e/admin",
+            "/v2/.%2E/admin",
+            "/v2/..%2fadmin",
+            "/v2/a\\..\\b",
+            "/v2/%5c",
+            "/v2/%00",
+            "/v2/a%0d%0ab",
+            "/v2/%",
+            "/v2/%zz",
+            "/v2/%4",
+            "/token/../admin",
+            "/..",
+        ] {
+            assert_eq!(parse(path), Route::Hostile, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(path in "\\PC{0,80}") {
+            let _ = parse(&path);
+        }
+
+        #[test]
+        fn never_panics_near_addresses(path in "/(lookaside|v2|extensions/v2)[a-f0-9/@=%.:\\\\signature-]{0,60}") {
+            let _ = parse(&path);
+        }
+
+        #[test]
+        fn every_written_address_is_read_back(
+            parts in proptest::collection::vec("[a-z0-9]{1,8}", 1..5), index in 1u32..1000, double in any::<bool>(),
+        ) {
+            let path = parts.join("/");
+            let digest = Digest::sha256(path.as_bytes());
+            for set in [
+                SetAddress::image(StorePath::parse(&path).unwrap(), digest.clone()).unwrap(),
+                SetAddress::release(StorePath::parse(&path).unwrap(), digest.clone()),
+            ] {
+                let slash = if double { "//" } else { "/" };
+                let text = format!("/lookaside{slash}{set}{slash}signature-{index}");
+                prop_assert_eq!(lookaside(&text), Some((set.to_string(), index)));
+            }
+        }
+
+        #[test]
+        fn no_key_leaves_the_store(path in "/lookaside/[a-z./%2eE5cC\\\\0-9@=]{0,40}/signature-1") {
+            if let Route::Lookaside(address) = parse(&path) {
+                prop_assert!(address.set.to_string().split('/').all(|c| !c.is_empty() && c != "." && c != ".."));
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! The writing half of the signature extension: `PUT /extensions/v2/{name}/signatures/{digest}`.
+//!
+//! What is refused here would make an image unpullable or be a lie about it: a blob that is no
+//! simple signature, one for another digest, one that no client could read any more. The answer to
+//! success is exactly 201, also when the same bytes are there already (spec containers-image 3.4).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+
+use super::access::{Access, Manifest};
+use super::body::{Answer, Body};
+use super::cache::SetCache;
+use super::error::{Problem, Shape};
+use super::extension;
+use super::release::ReleaseView;
+use super::upstream::{Caller, FORWARDED_FOR};
+use crate::config::{LimitConfig, ServerConfig};
+use crate::image::Digest;
+use crate::json::{self, JsonError};
+use crate::signature::{BlobError, BlobKind, Claim, classify, simple_signing};
+use crate::store::{Appended, SetAddress, StoreError, StorePath};
+
+/// Reads the claim out of an OpenPGP message without judging who signed it; the error is a reason
+/// for the uploader.
+pub type ClaimReader = Arc<dyn Fn(&[u8]) -> Result<Claim, String> + Send + Sync>;
+
+/// A further judge of uploads, such as a policy.
+pub trait UploadGate: Send + Sync {
+    /// Agrees to a signature for `digest` in the repository `name`, or says why not. May take its
+    /// time: it is called on a thread that is made for waiting.
+    ///
+    /// # Errors
+    /// The reason, which the uploader is told.
+    fn admit(&self, name: &str, digest: &Digest, blob: &[u8]) -> Result<(), String>;
+}
+
+const SUFFIX_LIMIT: usize = 512;
+
+/// Takes uploads.
+pub(super) struct Uploads {
+    pub(super) sets: Arc<SetCache>,
+    pub(super) releases: Arc<ReleaseView>,
+    claims: ClaimReader,
+    gate: Option<Arc<dyn UploadGate>>,
+    limits: LimitConfig,
+    prefix: StorePath,
+    /// Bodies in memory at once.
+    turns: Arc<Semaphore>,
+}
+
+/// The one who uploads, and what; for the audit log. No credentials.
+#[derive(Clone)]
+struct Audit {
+    who: String,
+    from: SocketAddr,
+    forwarded_for: Option<HeaderValue>,
+    name: String,
+    digest: Digest,
+    id: u64,
+}
+
+/// Why a well-formed signature does not get a place.
+enum NoPlace {
+    Count,
+    Size,
+}
+
+impl Uploads {
+    pub(super) fn new(
+        config: &ServerConfig,
+        sets: Arc<SetCache>,
+        releases: Arc<ReleaseView>,
+        claims: ClaimReader,
+        gate: Option<Arc<dyn UploadGate>>,
+    ) -> Self {
+        Self {
+            sets,
+            releases,
+            claims,
+            gate,
+            limits: config.limits.clone(),
+            prefix: config.store_prefix.clone(),
+            turns: Arc::new(Semaphore::new(config.limits.uploads.clamp(1, Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Takes one signature.
+    pub(super) async fn put(
+        self: &Arc<Self>,
+        access: &Arc<Access>,
+        (name, digest): (&str, Digest),
+        request: Request<Incoming>,
+        caller: Caller,
+    ) -> Result<Answer, Problem> {
+        let (parts, body) = request.into_parts();
+        let audit = Audit {
+            who: user(&parts.headers),
+            from: caller.peer,
+            forwarded_for: parts.headers.get(FORWARDED_FOR).cloned(),
+            name: name.to_owned(),
+            digest,
+            id: caller.id,
+        };
+        match self.receive(access, &audit, &parts.headers, &caller, body).await {
+            Ok((address, body, turn)) => {
+                // A task of its own: once the bytes are here, the end does not depend on the client.
+                let place = location(&audit)?;
+                let (uploads, access) = (self.clone(), access.clone());
+                let stored = tokio::spawn(async move {
+                    let result = uploads.store(&access, &audit, address, body, &parts.headers, &caller).await;
+                    audit.write(result.as_ref().copied());
+                    drop(turn);
+                    result
+                });
+                stored.await.unwrap_or(Err(Problem::Internal))?;
+                Ok(created(place))
+            }
+            Err(problem) => {
+                audit.write(Err(&problem));
+                Err(problem)
+            }
+        }
+    }
+
+    /// Everything up to the body: rights first, so that a stranger cannot fill our memory.
+    async fn receive(
+        &self,
+        access: &Arc<Access>,
+        audit: &Audit,
+        headers: &HeaderMap,
+        caller: &Caller,
+        body: Incoming,
+    ) -> Result<(SetAddress, Bytes, tokio::sync::OwnedSemaphorePermit), Problem> {
+        let address = extension::address(&self.prefix, &audit.name, &audit.digest)?;
+        let too_large = || Problem::TooLarge(self.limits.upload_bytes);
+        let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > self.limits.upload_bytes as u64) {
+            return Err(too_large());
+        }
+        access.push(&audit.name, headers, caller).await?;
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| Problem::Internal)?;
+        let collected = tokio::time::timeout(
+            Duration::from_secs(self.limits.upload_seconds),
+            Limited::new(body, self.limits.upload_bytes).collect(),
+        );
+        match collected.await {
+            Ok(Ok(body)) => Ok((address, body.to_bytes(), turn)),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(_)) | Err(_) => Err(Problem::Incomplete),
+        }
+    }
+
+    async fn store(
+        self: &Arc<Self>,
+        access: &Access,
+        audit: &Audit,
+        address: SetAddress,
+        body: Bytes,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<Appended, Problem> {
+        let message = parse(&body, &audit.digest).map_err(Problem::Invalid)?;
+        drop(body);
+        if access.pull(&audit.name, &audit.digest, headers, caller).await? == Manifest::Absent {
+            return Err(Problem::ManifestUnknown(audit.digest.clone()));
+        }
+        let (uploads, judged) = (self.clone(), audit.clone());
+        let message = tokio::task::spawn_blocking(move || {
+            uploads.judge(&judged.name, &judged.digest, &message).map(|()| message)
+        });
+        let message = message.await.unwrap_or(Err(Problem::Internal))?;
+        let digest = &audit.digest;
+        let appended = self.sets.append(&address, &message, |stored| {
+            let lengths = stored.iter().map(|s| s.bytes.len()).chain([message.len()]);
+            if stored.len() >= self.limits.signatures_per_digest {
+                Err(NoPlace::Count)
+            } else if !extension::listing_fits(extension::listing_length(digest, lengths)) {
+                Err(NoPlace::Size)
+            } else {
+                Ok(())
+            }
+        });
+        match appended.await {
+            Ok(Ok(appended)) => {
+                self.releases.note(&address);
+                Ok(appended)
+            }
+            Ok(Err(NoPlace::Count)) => Err(Problem::Denied(format!(
+                "this image has {} signatures already, and clients fail beyond; remove one first",
+                self.limits.signatures_per_digest
+            ))),
+            Ok(Err(NoPlace::Size)) => Err(Problem::Denied(
+                "with this signature the image would have more than clients read in one list (4 MiB)".to_owned(),
+            )),
+            Err(error) => {
+                tracing::error!(set = %address, error = %error, "cannot write to the store");
+                Err(store_problem(&error))
+            }
+        }
+    }
+
+    /// The part that takes computing time.
+    fn judge(&self, name: &str, digest: &Digest, message: &[u8]) -> Result<(), Problem> {
+        let claim = (self.claims)(message).map_err(Problem::Invalid)?;
+        if claim.digest != *digest {
+            return Err(Problem::Invalid(format!("the signature is for {}, not for {digest}", claim.digest)));
+        }
+        match &self.gate {
+            Some(gate) => gate.admit(name, digest, message).map_err(Problem::Denied),
+            None => Ok(()),
+        }
+    }
+}
+
+fn store_problem(error: &StoreError) -> Problem {
+    if error.is_unavailable() { Problem::Store(Shape::Registry) } else { Problem::Internal }
+}
+
+/// Returns the address of the collection.
+fn location(audit: &Audit) -> Result<HeaderValue, Problem> {
+    let place = format!("/extensions/v2/{}/signatures/{}", audit.name, audit.digest);
+    HeaderValue::from_str(&place).map_err(|_| Problem::Internal)
+}
+
+fn created(place: HeaderValue) -> Answer {
+    let mut answer = Answer::new(Body::empty());
+    *answer.status_mut() = StatusCode::CREATED;
+    answer.headers_mut().insert(LOCATION, place);
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
+    answer
+}
+
+impl Audit {
+    fn write(&self, result: Result<Appended, &Problem>) {
+        let (verdict, number, reason) = match result {
+            Ok(Appended::Created(number)) => ("stored", Some(number), None),
+            Ok(Appended::AlreadyThere(number)) => ("already there", Some(number), None),
+            Err(problem) => ("refused", None, Some(problem.reason())),
+        };
+        tracing::info!(
+            target: "countersign::audit",
+            who = self.who,
+            repository = self.name,
+            digest = %self.digest,
+            verdict,
+            number,
+            reason,
+            client = %self.from,
+            forwarded_for = self.forwarded_for.as_ref().and_then(|v| v.to_str().ok()),
+            request_id = format_args!("{:016x}", self.id),
+            "signature upload"
+        );
+    }
+}
+
+/// Names the caller without any secret.
+fn user(headers: &HeaderMap) -> String {
+    let Some(value) = headers.get(AUTHORIZATION) else { return "anonymous".to_owned() };
+    let Some((scheme, rest)) = value.to_str().ok().and_then(|v| v.split_once(' ')) else { return "unknown".to_owned() };
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return scheme.to_ascii_lowercase();
+    }
+    let decoded = STANDARD.decode(rest.trim()).unwrap_or_default();
+    match decoded.iter().position(|b| *b == b':') {
+        Some(end) => String::from_utf8_lossy(decoded.get(..end).unwrap_or_default()).escape_debug().to_string(),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// Reads the uploaded JSON and returns the OpenPGP message; the error is a reason for the uploader.
+fn parse(body: &[u8], digest: &Digest) -> Result<Vec<u8>, String> {
+    let text = json::text(body);
+    let (mut schema, mut version, mut kind, mut name, mut content) = (None, None, None, None, None);
+    json::object(&text, |key, value| {
+        match key {
+            "schemaVersion" => schema = json::float(value)?,
+            // What OpenShift's documentation tells its users to write (spec peers (a)).
+            "version" => version = json::float(value)?,
+            "type" => kind = json::string(value)?,
+            "name" => name = json::string(value)?,
+            "content" => content = json::string(value)?,
+            _ => {}
+        }
+        Ok::<_, JsonError>(true)
+    })
+    .map_err(|e| e.to_string())?;
+
+    match schema.or(version) {
+        Some(2.0) => {}
+        Some(other) => return Err(format!("only schemaVersion 2 is supported, not {other}")),
+        None => return Err("schemaVersion is missing; it must be 2".to_owned()),
+    }
+    match kind.as_deref() {
+        None | Some("atomic") => {}
+        Some(other) => return Err(format!("only the type atomic is supported, not {other:?}")),
+    }
+    check_name(&name.ok_or("name is missing; it must be DIGEST@ANYTHING")?, digest)?;
+    let content = content.filter(|c| !c.is_empty()).ok_or("content is missing")?;
+    let blob = STANDARD.decode(content).map_err(|e| format!("content is no padded standard base64: {e}"))?;
+    let message = match classify(&blob) {
+        Ok(BlobKind::SimpleSigning(message)) => message,
+        Ok(BlobKind::SigstoreJson(_)) => return Err(BlobError::NotSimpleSigning.to_string()),
+        Err(error) if blob.starts_with(b"-----BEGIN PGP") => {
+            return Err(format!("ASCII armour and cleartext signatures are not accepted, only binary ones: {error}"));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    // A message whose own first bytes read as a prefix again would be no raw signature.
+    match simple_signing(message) {
+        Ok(raw) if raw.len() == message.len() => Ok(message.to_vec()),
+        Ok(_) => Err("the content has two format prefixes".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The name is the digest, one `@`, and something of the client's choice.
+fn check_name(name: &str, digest: &Digest) -> Result<(), String> {
+    let malformed = || format!("name must be {digest}@ANYTHING with exactly one @");
+    let (named, suffix) = name.split_once('@').ok_or_else(malformed)?;
+    if suffix.is_empty() || suffix.contains('@') || suffix.len() > SUFFIX_LIMIT {
+        return Err(malformed());
+    }
+    if named != digest.to_string() {
+        return Err(format!("the name is of another digest than the address, which has {digest}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn digest() -> Digest {
+        Digest::sha256(b"manifest")
+    }
+
+    fn upload(change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Result<Vec<u8>, String> {
+        let mut object = serde_json::Map::new();
+        object.insert("schemaVersion".to_owned(), 2.into());
+        object.insert("name".to_owned(), format!("{}@{}", digest(), "0".repeat(32)).into());
+        object.insert("type".to_owned(), "atomic".into());
+        object.insert("content".to_owned(), STANDARD.encode(b"\xa3abc").into());
+        change(&mut object);
+        parse(serde_json::Value::Object(object).to_string().as_bytes(), &digest())
+    }
+
+    #[test]
+    fn what_clients_send() {
+        let message = Ok(b"\xa3abc".to_vec());
+        assert_eq!(upload(|_| ()), message);
+        assert_eq!(upload(|o| drop(o.remove("type"))), message, "OpenShift's default");
+        assert_eq!(upload(|o| drop(o.insert("type".to_owned(), serde_json::Value::Null))), message);
+        assert_eq!(upload(|o| drop(o.insert("unknown".to_owned(), 1.into()))), message);
+        assert_eq!(upload(|o| drop(o.insert("name".to_owned(), format!("{}@x", digest()).into()))), message);
+        assert_eq!(
+            upload(|o| {
+                o.remove("schemaVersion");
+                o.insert("version".to_owned(), 2.into());
+            }),
+            message,
+            "OpenShift's documentation"
+        );
+        let prefixed = STANDARD.encode(b"\0simple-signing\n\xa3abc");
+        assert_eq!(upload(|o| drop(o.insert("content".to_owned(), prefixed.into()))), message);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let set = |key: &str, value: serde_json::Value| upload(|o| drop(o.insert(key.to_owned(), value))).unwrap_err();
+        let content = |bytes: &[u8]| set("content", STANDARD.encode(bytes).into());
+        let other = Digest::sha256(b"other");
+        for (reason, said) in [
+            (set("schemaVersion", 1.into()), "only schemaVersion 2"),
+            (set("schemaVersion", "2".into()), "cannot unmarshal string"),
+            (upload(|o| drop(o.remove("schemaVersion"))).unwrap_err(), "schemaVersion is missing"),
+            (set("type", "cosign".into()), "only the type atomic"),
+            (upload(|o| drop(o.remove("name"))).unwrap_err(), "name is missing"),
+            (set("name", digest().to_string().into()), "exactly one @"),
+            (set("name", format!("{}@", digest()).into()), "exactly one @"),
+            (set("name", format!("{}@a@b", digest()).into()), "exactly one @"),
+            (set("name", format!("{}@{}", digest(), "a".repeat(600)).into()), "exactly one @"),
+            (set("name", format!("{other}@a").into()), "another digest"),
+            (upload(|o| drop(o.remove("content"))).unwrap_err(), "content is missing"),
+            (set("content", "".into()), "content is missing"),
+            (set("content", "o2Fi".replace('i', "").into()), "base64"),
+            (set("content", "_-_-".into()), "base64"),
+            (content(b"-----BEGIN PGP MESSAGE-----\n"), "ASCII armour"),
+            (content(b"-----BEGIN PGP SIGNED MESSAGE-----\n"), "cleartext"),
+            (content(b"\0sigstore-json\n{}"), "sigstore-json"),
+            (content(b"<html>"), "0x3c"),
+            (content(b"\0simple-signing\n"), "empty"),
+            (content(b"\0simple-signing\n\0simple-signing\n\xa3"), "two format prefixes"),
+            (content(&vec![0xa3; crate::signature::BLOB_LIMIT + 1]), "maximum allowed size"),
+            (parse(b"[]", &digest()).unwrap_err(), "object expected"),
+            (parse(b"", &digest()).unwrap_err(), "end of JSON"),
+            (parse(b"{\"name\":1,\"name\":2}", &digest()).unwrap_err(), "cannot unmarshal number"),
+        ] {
+            assert!(reason.contains(said), "{reason} / {said}");
+        }
+    }
+
+    #[test]
+    fn callers_are_named_without_secrets() {
+        let named = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+            user(&headers)
+        };
+        assert_eq!(named(&format!("Basic {}", STANDARD.encode("bob:secret:x"))), "bob");
+        assert_eq!(named(&format!("basic {}", STANDARD.encode("b\nob:"))), "b\\nob");
+        assert_eq!(named("Bearer secret"), "bearer");
+        assert_eq!(named("secret"), "unknown");
+        assert_eq!(named("Basic !"), "unknown");
+        assert_eq!(user(&HeaderMap::new()), "anonymous");
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&body, &digest());
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The registry behind us: how requests reach it, and what its answers look like afterwards.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, EXPECT, HOST, HeaderMap, HeaderName, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, Uri, request, response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::error::Problem;
+use super::rewrite::{self, Ends};
+use crate::config::{HttpOrigin, Scheme, ServerConfig};
+use crate::registry::http::{HttpClient, RequestBody, empty};
+
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Token endpoints of registries in use, beside those that challenges name and those below `/v2/`.
+const TOKEN_PATHS: [&str; 7] =
+    ["/token", "/oauth/token", "/oauth2/token", "/auth/token", "/auth", "/service/token", "/jwt/auth"];
+/// How many token endpoints one upstream may teach us.
+const LEARNED_LIMIT: usize = 16;
+/// How often the upstream is asked for its token endpoint on behalf of unknown paths.
+const LEARN_PAUSE: Duration = Duration::from_secs(30);
+
+/// Who asks, and how the request came.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// The other end of the connection.
+    pub(super) peer: SocketAddr,
+    /// The request's number in the log.
+    pub(super) id: u64,
+}
+
+/// The registry behind us.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    http: HttpClient,
+    origin: HttpOrigin,
+    keep_host: bool,
+    public: Option<HttpOrigin>,
+    listen: SocketAddr,
+    silence: Duration,
+    learned: RwLock<Vec<String>>,
+    asked: Mutex<Option<Instant>>,
+}
+
+/// Returns how the client calls this server: the configured name, else what the headers say.
+pub(super) fn client_origin(headers: &HeaderMap, public: Option<&HttpOrigin>, listen: SocketAddr) -> HttpOrigin {
+    if let Some(public) = public {
+        return public.clone();
+    }
+    let first = |name: &HeaderName| {
+        headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.split(',').next()).map(str::trim)
+    };
+    let scheme = first(&FORWARDED_PROTO).and_then(Scheme::parse).unwrap_or(Scheme::Http);
+    [first(&FORWARDED_HOST), first(&HOST), Some(listen.to_string().as_str())]
+        .into_iter()
+        .flatten()
+        .find_map(|authority| HttpOrigin::from_parts(scheme, authority).ok())
+        .unwrap_or_else(|| HttpOrigin::localhost(scheme))
+}
+
+impl Upstream {
+    /// Returns the upstream of a configuration, if it has one.
+    pub(super) fn new(config: &ServerConfig, http: HttpClient) -> Option<Self> {
+        Some(Self {
+            http,
+            origin: config.upstream.clone()?,
+            keep_host: config.upstream_keep_host,
+            public: config.public_url.clone(),
+            listen: config.listen,
+            silence: Duration::from_secs(config.upstream_timeout_seconds),
+            learned: RwLock::new(Vec::new()),
+            asked: Mutex::new(None),
+        })
+    }
+
+    /// Returns the address of `path_and_query` at the upstream; the bytes stay as they are.
+    fn uri(&self, path_and_query: &str) -> Result<Uri, Problem> {
+        let uri = Uri::builder()
+            .scheme(self.origin.scheme().as_str())
+            .authority(self.origin.authority())
+            .path_and_query(path_and_query)
+            .build();
+        uri.map_err(|_| Problem::NoSuchAddress(super::error::Shape::Registry))
+    }
+
+    /// Adds what tells the upstream where the request came from, and by which name.
+    fn forward_headers(&self, headers: &mut HeaderMap, caller: &Caller) {
+        let client = client_origin(headers, self.public.as_ref(), self.listen);
+        let chain = headers
+            .get_all(FORWARDED_FOR)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .chain([caller.peer.ip().to_canonical().to_string().as_str()])
+            .collect::<Vec<_>>()
+            .join(", ");
+        let mut set = |name: HeaderName, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        };
+        set(FORWARDED_FOR, &chain);
+        set(FORWARDED_PROTO, client.scheme().as_str());
+        set(FORWARDED_HOST, client.authority());
+        if !headers.contains_key(REQUEST_ID)
+            && let Ok(id) = HeaderValue::from_str(&format!("{:016x}", caller.id))
+        {
+            headers.insert(REQUEST_ID, id);
+        }
+        if !self.keep_host {
+            headers.remove(HOST);
+        }
+    }
+
+    /// Returns the client's request as the upstream gets it, all but the body.
+    pub(super) fn forwarded(&self, parts: &request::Parts, caller: &Caller) -> Result<request::Parts, Problem> {
+        let path_and_query = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        let (mut forwarded, ()) = Request::new(()).into_parts();
+        forwarded.method = parts.method.clone();
+        forwarded.uri = self.uri(path_and_query)?;
+        forwarded.headers = parts.headers.clone();
+        rewrite::strip_hop_by_hop(&mut forwarded.headers);
+        // Our own HTTP library has answered the expectation; the body goes on as it comes.
+        forwarded.headers.remove(EXPECT);
+        self.forward_headers(&mut forwarded.headers, caller);
+        Ok(forwarded)
+    }
+
+    /// Returns a request of our own with the caller's credentials, for asking what they may do.
+    pub(super) fn question(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        from: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<request::Parts, Problem> {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = method;
+        parts.uri = self.uri(path_and_query)?;
+        for name in [AUTHORIZATION, USER_AGENT, HOST, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID] {
+            for value in from.get_all(&name) {
+                parts.headers.append(name.clone(), value.clone());
+            }
+        }
+        self.forward_headers(&mut parts.headers, caller);
+        Ok(parts)
+    }
+
+    /// Sends a request; `silence` bounds the time in which nothing happens before the answer's head.
+    pub(super) async fn send(&self, parts: request::Parts, body: Body) -> Result<Response<Incoming>, Problem> {
+        // A pooled connection may be closed by the upstream in the moment in which it is used. Our own
+        // questions and a client's that change nothing are asked once more; anything else is the
+        // client's to repeat.
+        let harmless = match &body {
+            Body::Empty => true,
+            Body::Stream(body) => body.is_end_stream() && matches!(parts.method, Method::GET | Method::HEAD),
+        };
+        let again = harmless.then(|| parts.clone());
+        match (self.send_once(parts, body).await, again) {
+            (Err(Failure::Broken), Some(parts)) => self.send_once(parts, Body::Empty).await.map_err(Problem::from),
+            (result, _) => result.map_err(Problem::from),
+        }
+    }
+
+    async fn send_once(&self, parts: request::Parts, body: Body) -> Result<Response<Incoming>, Failure> {
+        let progress = Progress::new();
+        let body = match body {
+            Body::Empty => empty(),
+            Body::Stream(incoming) => Watched::boxed(incoming, progress.clone()),
+        };
+        let answer = self.http.send(Request::from_parts(parts, body));
+        tokio::pin!(answer);
+        loop {
+            let quiet = progress.quiet();
+            let Some(left) = self.silence.checked_sub(quiet).filter(|left| !left.is_zero()) else {
+                tracing::warn!(upstream = %self.origin, "the upstream does not answer in time");
+                return Err(Failure::Timeout);
+            };
+            match tokio::time::timeout(left, &mut answer).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => {
+                    tracing::warn!(upstream = %self.origin, error = %chain(&error), "the upstream failed");
+                    return Err(if error.is_connect() { Failure::Unreachable } else { Failure::Broken });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes the head of an upstream's answer fit for the client that sent `request_headers`.
+    pub(super) fn polish(&self, answer: &mut response::Parts, request_headers: &HeaderMap) {
+        rewrite::strip_hop_by_hop(&mut answer.headers);
+        answer.version = http::Version::HTTP_11;
+        if !answer.headers.contains_key(LOCATION) && !answer.headers.contains_key(WWW_AUTHENTICATE) {
+            return;
+        }
+        let client = client_origin(request_headers, self.public.as_ref(), self.listen);
+        let ends = Ends { upstream: &self.origin, client: &client };
+        for value in answer.headers.get_all(LOCATION).iter().cloned().collect::<Vec<_>>() {
+            let moved = value.to_str().ok().and_then(|url| rewrite::location(url, ends));
+            if let Some(moved) = moved.and_then(|moved| HeaderValue::from_str(&moved).ok()) {
+                answer.headers.insert(LOCATION, moved);
+            }
+        }
+        let challenges: Vec<_> = answer.headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+        answer.headers.remove(WWW_AUTHENTICATE);
+        for value in challenges {
+            let value = match rewrite::challenge(value.as_bytes(), ends) {
+                Some(changed) => {
+                    changed.token_paths.iter().for_each(|path| self.learn(path));
+                    HeaderValue::from_bytes(&changed.value).unwrap_or(value)
+                }
+                None => value,
+            };
+            answer.headers.append(WWW_AUTHENTICATE, value);
+        }
+    }
+
+    /// Returns where an upload's `Location` leads at the upstream; `None` when it leads elsewhere.
+    pub(super) fn upload_path(&self, location: &HeaderValue, request_headers: &HeaderMap) -> Option<String> {
+        let client = client_origin(request_headers, self.public.as_ref(), self.listen);
+        let url = location.to_str().ok()?;
+        match rewrite::location(url, Ends { upstream: &self.origin, client: &client }) {
+            Some(path) => path.starts_with('/').then_some(path),
+            None => (url.starts_with('/') && !url.starts_with("//")).then(|| url.to_owned()),
+        }
+    }
+
+    fn learn(&self, path: &str) {
+        if self.knows(path) {
+            return;
+        }
+        let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
+        if learned.len() < LEARNED_LIMIT && !learned.iter().any(|known| known == path) {
+            tracing::info!(path, "token endpoint of the upstream");
+            learned.push(path.to_owned());
+        }
+    }
+
+    fn knows(&self, path: &str) -> bool {
+        TOKEN_PATHS.contains(&path)
+            || self.learned.read().unwrap_or_else(PoisonError::into_inner).iter().any(|known| known == path)
+    }
+
+    /// Tells whether `path` is the upstream's token endpoint.
+    ///
+    /// A client may have learned it from another replica, or before a restart, so the upstream is
+    /// asked when it is not known here.
+    pub(super) async fn is_token_path(&self, path: &str, headers: &HeaderMap, caller: &Caller) -> bool {
+        if self.knows(path) {
+            return true;
+        }
+        {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked.is_some_and(|at| at.elapsed() < LEARN_PAUSE) {
+                return false;
+            }
+            *asked = Some(Instant::now());
+        }
+        let Ok(mut ping) = self.question(Method::GET, "/v2/", headers, caller) else { return false };
+        ping.headers.remove(AUTHORIZATION);
+        if let Ok(answer) = self.send(ping, Body::Empty).await {
+            self.polish(&mut answer.into_parts().0, headers);
+        }
+        self.knows(path)
+    }
+}
+
+/// The body of a request to the upstream.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// None.
+    Empty,
+    /// The client's, as it comes.
+    Stream(Incoming),
+}
+
+/// How one attempt failed.
+enum Failure {
+    Unreachable,
+    Broken,
+    Timeout,
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unreachable | Failure::Broken => Self::UpstreamUnreachable,
+            Failure::Timeout => Self::UpstreamTimeout,
+        }
+    }
+}
+
+/// When something last happened: a request's body may take hours and be alive all the time.
+#[derive(Clone)]
+struct Progress(Arc<Mutex<Instant>>);
+
+impl Progress {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn quiet(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+/// A client's body on its way to the upstream.
+struct Watched {
+    inner: Incoming,
+    progress: Progress,
+}
+
+impl Watched {
+    fn boxed(inner: Incoming, progress: Progress) -> RequestBody {
+        RequestBody::new(Self { inner, progress })
+    }
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = crate::registry::http::BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_frame(context);
+        if polled.is_ready() {
+            this.progress.note();
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Writes an error with its causes; hyper keeps the telling part in the last one.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_that_the_client_uses() {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let public = HttpOrigin::parse("https://public.example").unwrap();
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect::<HeaderMap>()
+        };
+        for (given, expected) in [
+            (&[][..], "http://127.0.0.1:8080"),
+            (&[("host", "a:1")], "http://a:1"),
+            (&[("host", "a"), ("x-forwarded-proto", "https")], "https://a"),
+            (&[("host", "a"), ("x-forwarded-proto", "HTTPS, http"), ("x-forwarded-host", "b, c")], "https://b"),
+            (&[("host", "a b"), ("x-forwarded-proto", "gopher")], "http://127.0.0.1:8080"),
+            (&[("host", "user@a")], "http://127.0.0.1:8080"),
+        ] {
+            assert_eq!(client_origin(&headers(given), None, listen).to_string(), expected, "{given:?}");
+            assert_eq!(client_origin(&headers(given), Some(&public), listen), public);
+        }
+    }
+}

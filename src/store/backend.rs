@@ -1,0 +1,123 @@
+//! The few operations that the store's rules need of a back end, and the two that offer them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::StoreError;
+use super::layout::SetAddress;
+use super::lease::{Attempt, Lease};
+use super::local::LocalTree;
+use super::objects::ObjectTree;
+use super::signatures::StoredSignature;
+
+/// What one look at a set found.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// All that could be read, ordered by number.
+    pub(super) signatures: Vec<StoredSignature>,
+    /// Something listed was gone when it was read, so something may have moved meanwhile.
+    pub(super) shaken: bool,
+}
+
+/// What an appender needs to know of a set.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The number under which the same bytes are already, durably, stored.
+    pub(super) same: Option<u32>,
+    /// The highest number; 0 for an empty set.
+    pub(super) highest: u32,
+    /// A remover is at work and numbers must not be taken now.
+    pub(super) locked: bool,
+}
+
+/// How a create-if-absent went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Created {
+    /// Stored, durably, and the number before is there too.
+    Done,
+    /// Stored, durably, but a remover has taken away the number before: a gap to be closed.
+    AfterGap,
+    /// The number is taken, or was contended; nothing is stored.
+    Taken,
+}
+
+/// Where the tree lies.
+#[derive(Clone, Debug)]
+pub(super) enum Backend {
+    /// A folder.
+    Local(Arc<LocalTree>),
+    /// A bucket, or memory.
+    Objects(Arc<ObjectTree>),
+}
+
+impl Backend {
+    /// Reads a whole set. A missing set is empty.
+    pub(super) async fn read(&self, at: &SetAddress, limit: u64) -> Result<Snapshot, StoreError> {
+        match self {
+            Self::Local(tree) => blocking(tree, at, move |tree, at| tree.read(at, limit)).await,
+            Self::Objects(tree) => tree.read(at, limit).await,
+        }
+    }
+
+    /// Looks for `blob` and for the highest number.
+    pub(super) async fn find(&self, at: &SetAddress, blob: &Bytes) -> Result<Found, StoreError> {
+        match self {
+            Self::Local(tree) => {
+                let blob = blob.clone();
+                blocking(tree, at, move |tree, at| tree.find(at, &blob)).await
+            }
+            Self::Objects(tree) => tree.find(at, blob).await,
+        }
+    }
+
+    /// Stores `blob` under a number that is free.
+    pub(super) async fn create(&self, at: &SetAddress, number: u32, blob: &Bytes) -> Result<Created, StoreError> {
+        match self {
+            Self::Local(tree) => {
+                let blob = blob.clone();
+                blocking(tree, at, move |tree, at| tree.create(at, number, &blob)).await
+            }
+            Self::Objects(tree) => tree.create(at, number, blob).await,
+        }
+    }
+
+    /// Takes a number away, under a lease only. It being gone already is fine.
+    pub(super) async fn delete(&self, at: &SetAddress, number: u32, lease: &Lease) -> Result<(), StoreError> {
+        lease.check(at)?;
+        match self {
+            Self::Local(tree) => blocking(tree, at, move |tree, at| tree.delete(at, number)).await,
+            Self::Objects(tree) => tree.delete(at, number).await,
+        }
+    }
+
+    /// Tries to become the only remover on a set.
+    pub(super) async fn try_lease(&self, at: &SetAddress) -> Result<Attempt, StoreError> {
+        match self {
+            Self::Local(tree) => blocking(tree, at, LocalTree::try_lease).await,
+            Self::Objects(tree) => tree.try_lease(at).await,
+        }
+    }
+
+    /// Removes what crashed writers left behind, and says how much it was.
+    pub(super) async fn sweep(&self, at: &SetAddress) -> Result<u32, StoreError> {
+        match self {
+            Self::Local(tree) => blocking(tree, at, LocalTree::sweep).await,
+            // A bucket's writes are whole or not there.
+            Self::Objects(_) => Ok(0),
+        }
+    }
+}
+
+/// Runs file work where it does not hold up the runtime.
+async fn blocking<T: Send + 'static>(
+    tree: &Arc<LocalTree>,
+    at: &SetAddress,
+    work: impl FnOnce(&LocalTree, &SetAddress) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (tree, at) = (Arc::clone(tree), at.clone());
+    match tokio::task::spawn_blocking(move || work(&tree, &at)).await {
+        Ok(result) => result,
+        Err(stopped) => Err(StoreError::unavailable("a file operation", stopped)),
+    }
+}

@@ -1,0 +1,228 @@
+//! A store in a bucket (S3, Google, Azure) or in memory, by the object_store crate.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, UpdateVersion};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::backend::{Created, Found, Snapshot};
+use super::error::StoreError;
+use super::layout::{SetAddress, signature_name, signature_number};
+use super::lease::{Attempt, LOCK_NAME, Lease, STALE};
+use super::signatures::{SET_LIMIT, StoredSignature};
+use crate::signature::BLOB_LIMIT;
+
+/// How many objects of one set are read at a time.
+const PARALLEL: usize = 16;
+
+/// A tree in a bucket or in memory.
+#[derive(Debug)]
+pub(super) struct ObjectTree {
+    store: Arc<dyn ObjectStore>,
+    /// Other processes may write to it too.
+    shared: bool,
+    /// The removers of this process take turns here, and only the first asks the bucket.
+    removing: Stripes,
+    counter: AtomicU64,
+}
+
+/// A set's objects in order of their numbers.
+struct Listing {
+    entries: Vec<(u32, ObjectMeta)>,
+    locked: bool,
+}
+
+impl ObjectTree {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, shared: bool) -> Self {
+        Self { store, shared, removing: Stripes::new(64), counter: AtomicU64::new(0) }
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    pub(super) async fn read(&self, at: &SetAddress, limit: u64) -> Result<Snapshot, StoreError> {
+        let listing = self.list(at).await?;
+        if let Some((number, _)) = listing.entries.iter().find(|(_, meta)| meta.size > BLOB_LIMIT as u64) {
+            return Err(StoreError::TooLarge(format!("{at}/{}", signature_name(*number))));
+        }
+        if listing.entries.iter().map(|(_, meta)| meta.size).sum::<u64>() > limit {
+            return Err(StoreError::TooMany { at: at.to_string(), limit: format!("{limit} bytes") });
+        }
+        let reads = listing.entries.into_iter().map(|(number, meta)| async move {
+            Ok::<_, StoreError>((number, self.get(at, number, &meta.location).await?))
+        });
+        let read: Vec<_> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
+        let shaken = read.iter().any(|(_, bytes)| bytes.is_none());
+        let present = read.into_iter().filter_map(|(number, bytes)| Some(StoredSignature { number, bytes: bytes? }));
+        Ok(Snapshot { signatures: present.collect(), shaken })
+    }
+
+    pub(super) async fn find(&self, at: &SetAddress, blob: &[u8]) -> Result<Found, StoreError> {
+        let listing = self.list(at).await?;
+        let highest = listing.entries.last().map_or(0, |(number, _)| *number);
+        let same_length = listing.entries.into_iter().filter(|(_, meta)| meta.size == blob.len() as u64);
+        let reads = same_length.map(|(number, meta)| async move {
+            Ok::<_, StoreError>((number, self.get(at, number, &meta.location).await?))
+        });
+        let mut read = stream::iter(reads).buffered(PARALLEL);
+        while let Some((number, bytes)) = read.try_next().await? {
+            if bytes.is_some_and(|bytes| *bytes == *blob) {
+                return Ok(Found { same: Some(number), highest, locked: listing.locked });
+            }
+        }
+        Ok(Found { same: None, highest, locked: listing.locked })
+    }
+
+    /// A create that was sent twice by a retry reports `Taken` although its first attempt stored
+    /// the bytes: the caller looks, and finds its own.
+    pub(super) async fn create(&self, at: &SetAddress, number: u32, blob: &Bytes) -> Result<Created, StoreError> {
+        let path = signature_path(at, number)?;
+        match self.store.put_opts(&path, blob.clone().into(), PutMode::Create.into()).await {
+            Ok(_) => {}
+            Err(Error::AlreadyExists { .. }) => return Ok(Created::Taken),
+            Err(error) => return Err(failed("writing", &path, &error)),
+        }
+        let before = number.saturating_sub(1);
+        if before > 0 {
+            match self.store.head(&signature_path(at, before)?).await {
+                Ok(_) => {}
+                Err(Error::NotFound { .. }) => return Ok(Created::AfterGap),
+                Err(error) => return Err(failed("checking", &path, &error)),
+            }
+        }
+        Ok(Created::Done)
+    }
+
+    pub(super) async fn delete(&self, at: &SetAddress, number: u32) -> Result<(), StoreError> {
+        let path = signature_path(at, number)?;
+        match self.store.delete(&path).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed("deleting", &path, &error)),
+        }
+    }
+
+    pub(super) async fn try_lease(&self, at: &SetAddress) -> Result<Attempt, StoreError> {
+        let turn = self.removing.wait(at).await;
+        let since = Instant::now();
+        if !self.shared {
+            return Ok(Attempt::Taken(Lease::bucket(since, turn, None)));
+        }
+        let path = path(&format!("{at}/{LOCK_NAME}"))?;
+        let mode = match self.store.head(&path).await {
+            Ok(meta) if is_stale(&meta) => {
+                PutMode::Update(UpdateVersion { e_tag: meta.e_tag.clone(), version: meta.version })
+            }
+            Ok(_) => return Ok(Attempt::Busy),
+            Err(Error::NotFound { .. }) => PutMode::Create,
+            Err(error) => return Err(failed("locking", &path, &error)),
+        };
+        // Unique, so that taking over a stale one changes its ETag for all others who try.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let count = self.counter.fetch_add(1, Ordering::Relaxed);
+        let token = format!("countersign removes signatures: {} {now} {count}\n", std::process::id());
+        match self.store.put_opts(&path, token.into(), mode.into()).await {
+            Ok(_) => Ok(Attempt::Taken(Lease::bucket(since, turn, Some((Arc::clone(&self.store), path))))),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Attempt::Busy),
+            Err(error) => Err(failed("locking", &path, &error)),
+        }
+    }
+
+    /// Every failure here is a failure: a denied listing or a missing bucket is no empty set.
+    async fn list(&self, at: &SetAddress) -> Result<Listing, StoreError> {
+        let folder = path(&at.to_string())?;
+        let mut found = self.store.list(Some(&folder));
+        let mut listing = Listing { entries: Vec::new(), locked: false };
+        while let Some(meta) = found.try_next().await.map_err(|error| failed("listing", &folder, &error))? {
+            let inner = meta.location.as_ref().strip_prefix(folder.as_ref()).and_then(|rest| rest.strip_prefix('/'));
+            let Some(name) = inner else { continue };
+            if name == LOCK_NAME {
+                listing.locked = !is_stale(&meta);
+            } else if let Some(number) = signature_number(name) {
+                if listing.entries.len() >= SET_LIMIT {
+                    return Err(StoreError::TooMany { at: at.to_string(), limit: format!("{SET_LIMIT} signatures") });
+                }
+                listing.entries.push((number.get(), meta));
+            }
+        }
+        listing.entries.sort_unstable_by_key(|(number, _)| *number);
+        Ok(listing)
+    }
+
+    /// Reads one listed object; `None` when it is gone by now. A 403 is not "gone": whoever may
+    /// list is told 404 for what is missing.
+    async fn get(&self, at: &SetAddress, number: u32, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        let result = match self.store.get(path).await {
+            Ok(result) => result,
+            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed("reading", path, &error)),
+        };
+        let mut bytes = Vec::with_capacity(usize::try_from(result.meta.size).unwrap_or(0).min(BLOB_LIMIT));
+        let mut body = result.into_stream();
+        while let Some(chunk) = body.try_next().await.map_err(|error| failed("reading", path, &error))? {
+            if bytes.len() + chunk.len() > BLOB_LIMIT {
+                return Err(StoreError::TooLarge(format!("{at}/{}", signature_name(number))));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes.into()))
+    }
+}
+
+/// Locks by address, of a bounded number: two addresses may share one and only wait a little.
+#[derive(Debug)]
+pub(super) struct Stripes {
+    locks: Box<[Arc<Mutex<()>>]>,
+    hasher: RandomState,
+}
+
+impl Stripes {
+    pub(super) fn new(count: usize) -> Self {
+        Self { locks: (0..count.max(1)).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
+    }
+
+    pub(super) async fn wait(&self, at: &SetAddress) -> OwnedMutexGuard<()> {
+        let count = self.locks.len().max(1) as u64;
+        let index = usize::try_from(self.hasher.hash_one(at) % count).unwrap_or(0);
+        Arc::clone(self.locks.get(index).unwrap_or(&Arc::default())).lock_owned().await
+    }
+}
+
+fn is_stale(lock: &ObjectMeta) -> bool {
+    let since_epoch = u64::try_from(lock.last_modified.timestamp()).unwrap_or(0);
+    let taken = UNIX_EPOCH + Duration::from_secs(since_epoch);
+    SystemTime::now().duration_since(taken).is_ok_and(|age| age > STALE)
+}
+
+fn signature_path(at: &SetAddress, number: u32) -> Result<Path, StoreError> {
+    path(&format!("{at}/{}", signature_name(number)))
+}
+
+/// Takes a key as it is; `Path::from` would escape it.
+pub(super) fn path(key: &str) -> Result<Path, StoreError> {
+    Path::parse(key).map_err(|error| StoreError::unavailable("naming an object", error))
+}
+
+pub(super) fn failed(doing: &str, path: &Path, error: &Error) -> StoreError {
+    StoreError::unavailable(format!("{doing} {path}"), describe(error))
+}
+
+/// The back end's answer without its XML, which may repeat parts of the request.
+pub(super) fn describe(error: &Error) -> String {
+    const MOST: usize = 400;
+    let text = error.to_string();
+    let between = |tag: &str| {
+        let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+        Some(rest.split_once('<')?.0.to_owned())
+    };
+    let answer: Vec<String> = ["Code", "Message"].into_iter().filter_map(between).collect();
+    let plain = text.split('<').next().unwrap_or_default().trim_end();
+    let whole = if answer.is_empty() { plain.to_owned() } else { format!("{plain} {}", answer.join(": ")) };
+    whole.chars().take(MOST).collect()
+}

@@ -1,0 +1,168 @@
+//! The store's face: reading a set whole and in order, and appending to it without ever
+//! overwriting, losing or doubling a signature.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::backend::{Backend, Created};
+use super::error::StoreError;
+use super::layout::SetAddress;
+use super::objects::{ObjectTree, Stripes};
+use crate::signature::BLOB_LIMIT;
+
+/// The most signatures of one set; clients give up at 128 (spec containers-image 2.3).
+pub const SET_LIMIT: usize = 10_000;
+/// How long a writer waits for others on the same set.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a reader looks anew at a set that changes under its eyes.
+const LOOKS: u32 = 5;
+
+/// One stored signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSignature {
+    /// The number in the file's name. What clients ask for is the position in the set instead.
+    pub number: u32,
+    /// The bytes as they lie.
+    pub bytes: Bytes,
+}
+
+/// How an append went; the signature is durably stored either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Stored now, under this number.
+    Created(u32),
+    /// The same bytes were there already, under this number.
+    AlreadyThere(u32),
+}
+
+/// A store of signatures; cloning shares it.
+#[derive(Clone)]
+pub struct Store {
+    pub(super) backend: Backend,
+    pub(super) read_limit: u64,
+    location: Arc<str>,
+    /// Appends of one process to one set queue up here rather than collide in the back end.
+    appending: Arc<Stripes>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.location).finish()
+    }
+}
+
+impl Store {
+    pub(super) fn new(backend: Backend, location: &str, read_limit: u64) -> Self {
+        Self { backend, read_limit, location: location.into(), appending: Arc::new(Stripes::new(1024)) }
+    }
+
+    /// Returns an empty store in memory.
+    pub fn memory() -> Self {
+        let memory = ObjectTree::new(Arc::new(object_store::memory::InMemory::new()), false);
+        let limit = super::open::StoreOptions::default().read_limit;
+        Self::new(Backend::Objects(Arc::new(memory)), "memory:", limit)
+    }
+
+    /// Returns where the store lies, printable and without secrets.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Reads the signatures of one digest, in the order of their numbers; a gap is skipped, and
+    /// so is all that is not called `signature-N`. A missing set is empty.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] and [`StoreError::TooMany`] for what no client would read;
+    /// [`StoreError::Unavailable`] when the back end fails.
+    pub async fn signatures(&self, at: &SetAddress) -> Result<Vec<StoredSignature>, StoreError> {
+        let mut snapshot = self.backend.read(at, self.read_limit).await?;
+        for look in 1..LOOKS {
+            // A file that vanished may have moved to a lower number: look anew, so as not to miss it.
+            if !snapshot.shaken {
+                break;
+            }
+            sleep(Duration::from_millis(2) * look).await;
+            snapshot = self.backend.read(at, self.read_limit).await?;
+        }
+        Ok(snapshot.signatures)
+    }
+
+    /// Stores a signature behind the others, unless its bytes are there already.
+    ///
+    /// The number is the highest plus one, in a tree without gaps the first free one. It is only
+    /// ever created: whoever loses a race looks again and takes a higher number. Before the
+    /// answer, files and folders are flushed to the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Empty`] and [`StoreError::TooLarge`] for blobs that no client reads,
+    /// [`StoreError::Unwritable`] where the tree has no place for it, [`StoreError::Busy`] while
+    /// others are at work on the same set, [`StoreError::Unavailable`] when the back end fails.
+    /// After the last it is unknown whether the signature is stored; appending again is safe.
+    pub async fn append(&self, at: &SetAddress, blob: &[u8]) -> Result<Appended, StoreError> {
+        if blob.is_empty() {
+            return Err(StoreError::Empty);
+        }
+        if blob.len() > BLOB_LIMIT {
+            return Err(StoreError::TooLarge(format!("the signature for {at}")));
+        }
+        let blob = Bytes::copy_from_slice(blob);
+        let (number, created) = {
+            let _turn = self.appending.wait(at).await;
+            self.take_number(at, &blob).await?
+        };
+        match created {
+            None => Ok(Appended::AlreadyThere(number)),
+            Some(Created::AfterGap) => {
+                // A remover's last look was before our write: the gap below us is ours to close.
+                // If that fails the signature is still stored, and readers of this store see it.
+                let closed = match self.repair(at).await {
+                    Ok(_) => self.backend.find(at, &blob).await.map(|found| found.same),
+                    Err(error) => Err(error),
+                };
+                match closed {
+                    Ok(moved) => Ok(Appended::Created(moved.unwrap_or(number))),
+                    Err(error) => {
+                        tracing::warn!(set = %at, %error, "a gap is left before a new signature; `store repair` closes it");
+                        Ok(Appended::Created(number))
+                    }
+                }
+            }
+            Some(_) => Ok(Appended::Created(number)),
+        }
+    }
+
+    /// Returns the blob's number, and how it came to be if it was not there before.
+    async fn take_number(&self, at: &SetAddress, blob: &Bytes) -> Result<(u32, Option<Created>), StoreError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let found = self.backend.find(at, blob).await?;
+            if let Some(number) = found.same.filter(|_| !found.locked) {
+                return Ok((number, None));
+            }
+            // While somebody removes from a bucket no number is taken: his deletions may arrive
+            // late or twice, and must not find a new signature under an old number.
+            if !found.locked {
+                let number = found.highest.checked_add(1).ok_or_else(|| StoreError::TooMany {
+                    at: at.to_string(),
+                    limit: format!("{} signatures by its highest number", u32::MAX),
+                })?;
+                match self.backend.create(at, number, blob).await? {
+                    Created::Taken => {}
+                    created => return Ok((number, Some(created))),
+                }
+            }
+            if Instant::now() >= deadline {
+                let reason =
+                    "others write to it, or a removal is under way (for 20 minutes at most, should it have crashed)";
+                return Err(StoreError::Busy { at: at.to_string(), reason: reason.to_owned() });
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What integration tests share.
+
+pub mod client;
+pub mod docker_registry;
+pub mod http;
+pub mod image;
+pub mod image_folder;
+pub mod keys;
+pub mod moto;
+pub mod server;
