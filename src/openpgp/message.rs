@@ -265,13 +265,17 @@ fn read_one_pass(body: &[u8]) -> Result<OnePass, MessageError> {
     if *version != 3 {
         return Err(MessageError::Malformed("the one-pass signature packet is not of version 3"));
     }
+    // Everybody writes 1 for "the last one"; clients disagree on nothing but 0.
+    if *last > 1 {
+        return Err(MessageError::Malformed("the flag of its one-pass signature packet is neither 0 nor 1"));
+    }
     let issuer = issuer.try_into().map_err(|_| MessageError::Malformed("the one-pass signature packet is too long"))?;
     Ok(OnePass {
         kind: *kind,
         hash_algorithm: *hash_algorithm,
         key_algorithm: *key_algorithm,
         issuer: KeyId(issuer),
-        last: *last != 0,
+        last: *last == 1,
     })
 }
 

@@ -130,10 +130,6 @@ fn write_value(value: &mpi::Signature, out: &mut Vec<u8>) -> Option<()> {
     let numbers: &[&mpi::MPI] = match value {
         mpi::Signature::RSA { s } => &[s],
         mpi::Signature::DSA { r, s } | mpi::Signature::ECDSA { r, s } | mpi::Signature::EdDSA { r, s } => &[r, s],
-        mpi::Signature::Ed25519 { s } => {
-            out.extend_from_slice(&**s);
-            return Some(());
-        }
         _ => return None,
     };
     for number in numbers {

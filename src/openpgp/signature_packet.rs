@@ -124,11 +124,7 @@ fn read_value(algorithm: u8, mut bytes: &[u8]) -> Result<Option<mpi::Signature>,
         17 => mpi::Signature::DSA { r: read_mpi(&mut bytes)?, s: read_mpi(&mut bytes)? },
         19 => mpi::Signature::ECDSA { r: read_mpi(&mut bytes)?, s: read_mpi(&mut bytes)? },
         22 => mpi::Signature::EdDSA { r: read_mpi(&mut bytes)?, s: read_mpi(&mut bytes)? },
-        27 => {
-            let (value, rest) = bytes.split_first_chunk::<64>().ok_or(CUT)?;
-            bytes = rest;
-            mpi::Signature::Ed25519 { s: Box::new(*value) }
-        }
+        // 27, the Ed25519 of RFC 9580, is not known to gpg 2.2 and so to most clients.
         _ => return Ok(None),
     };
     if bytes.is_empty() { Ok(Some(value)) } else { Err(MessageError::Malformed("its signature packet is too long")) }

@@ -16,7 +16,8 @@ use super::signatures::StoredSignature;
 pub(super) struct Snapshot {
     /// All that could be read, ordered by number.
     pub(super) signatures: Vec<StoredSignature>,
-    /// Something listed was gone when it was read, so something may have moved meanwhile.
+    /// A remover is at work, or something listed was no longer there or another when it was
+    /// read: something may have been missed that moved meanwhile.
     pub(super) shaken: bool,
 }
 
@@ -27,8 +28,8 @@ pub(super) struct Found {
     pub(super) same: Option<u32>,
     /// The highest number; 0 for an empty set.
     pub(super) highest: u32,
-    /// A remover is at work and numbers must not be taken now.
-    pub(super) locked: bool,
+    /// A remover is at work; what was found may have moved, and numbers must not be taken now.
+    pub(super) unsettled: bool,
 }
 
 /// How a create-if-absent went.
@@ -52,11 +53,11 @@ pub(super) enum Backend {
 }
 
 impl Backend {
-    /// Reads a whole set. A missing set is empty.
-    pub(super) async fn read(&self, at: &SetAddress, limit: u64) -> Result<Snapshot, StoreError> {
+    /// Reads a whole set; `alone` says that the caller has the lease. A missing set is empty.
+    pub(super) async fn read(&self, at: &SetAddress, limit: u64, alone: bool) -> Result<Snapshot, StoreError> {
         match self {
-            Self::Local(tree) => blocking(tree, at, move |tree, at| tree.read(at, limit)).await,
-            Self::Objects(tree) => tree.read(at, limit).await,
+            Self::Local(tree) => blocking(tree, at, move |tree, at| tree.read(at, limit, alone)).await,
+            Self::Objects(tree) => tree.read(at, limit, alone).await,
         }
     }
 

@@ -69,9 +69,14 @@ impl LocalTree {
         &self.root
     }
 
-    pub(super) fn read(&self, at: &SetAddress, limit: u64) -> Result<Snapshot, StoreError> {
+    /// Reads a set. Unless `alone` (the caller has the lease), a shared lock keeps removers out
+    /// meanwhile: one could move a file from a number yet to be read to one that was.
+    pub(super) fn read(&self, at: &SetAddress, limit: u64, alone: bool) -> Result<Snapshot, StoreError> {
         let mut snapshot = Snapshot { signatures: Vec::new(), shaken: false };
-        let Some(listing) = self.list(at)? else { return Ok(snapshot) };
+        let Some(folder) = self.folder(at)? else { return Ok(snapshot) };
+        let guard = if alone { Shared::Kept(None) } else { share(&folder)? };
+        snapshot.shaken = matches!(guard, Shared::Moving);
+        let Some(listing) = self.list(at, folder)? else { return Ok(snapshot) };
         let mut left = limit;
         for number in listing.numbers {
             match self.read_file(at, &listing.folder.join(signature_name(number)), number, left)? {
@@ -86,13 +91,17 @@ impl LocalTree {
     }
 
     pub(super) fn find(&self, at: &SetAddress, blob: &[u8]) -> Result<Found, StoreError> {
-        let Some(listing) = self.list(at)? else { return Ok(Found { same: None, highest: 0, locked: false }) };
-        let highest = listing.numbers.last().copied().unwrap_or(0);
+        let mut found = Found { same: None, highest: 0, unsettled: false };
+        let Some(folder) = self.folder(at)? else { return Ok(found) };
+        let guard = share(&folder)?;
+        found.unsettled = matches!(guard, Shared::Moving);
+        let Some(listing) = self.list(at, folder)? else { return Ok(found) };
+        found.highest = listing.numbers.last().copied().unwrap_or(0);
         for number in listing.numbers {
             let path = listing.folder.join(signature_name(number));
             // A file of another length is another signature.
             match fs::metadata(&path) {
-                Ok(found) if found.len() == blob.len() as u64 => {}
+                Ok(file) if file.len() == blob.len() as u64 => {}
                 Ok(_) => continue,
                 Err(error) if is_missing(&error) => continue,
                 Err(error) => return Err(failed("reading", &path, &error)),
@@ -105,10 +114,11 @@ impl LocalTree {
                         .and_then(|()| self.flush_folders(&listing.folder))
                         .map_err(|e| failed("flushing", &path, &e))?;
                 }
-                return Ok(Found { same: Some(number), highest, locked: false });
+                found.same = Some(number);
+                break;
             }
         }
-        Ok(Found { same: None, highest, locked: false })
+        Ok(found)
     }
 
     pub(super) fn create(&self, at: &SetAddress, number: u32, blob: &[u8]) -> Result<Created, StoreError> {
@@ -217,10 +227,7 @@ impl LocalTree {
         self.inside(&self.root.join(at.to_string()))
     }
 
-    /// One visit of the folder. The kernel gives a folder of a few hundred files in one call that
-    /// excludes writers, so a file that moves to a lower number meanwhile is not missed.
-    fn list(&self, at: &SetAddress) -> Result<Option<Listing>, StoreError> {
-        let Some(folder) = self.folder(at)? else { return Ok(None) };
+    fn list(&self, at: &SetAddress, folder: PathBuf) -> Result<Option<Listing>, StoreError> {
         let Some(found) = entries(&folder)? else { return Ok(None) };
         let mut numbers = Vec::new();
         for entry in found {
@@ -341,6 +348,27 @@ impl LocalTree {
         durable.extend(fresh);
         Ok(())
     }
+}
+
+/// Whether removers are kept out of a folder.
+enum Shared {
+    /// They are (or the file system has no locks, and then there are none).
+    Kept(#[expect(dead_code, reason = "held for its lock, not read")] Option<File>),
+    /// One is at work.
+    Moving,
+}
+
+/// Keeps removers out of a folder, if none is at work.
+fn share(folder: &Path) -> Result<Shared, StoreError> {
+    let opened = match File::open(folder) {
+        Ok(opened) => opened,
+        Err(error) if is_missing(&error) => return Ok(Shared::Kept(None)),
+        Err(error) => return Err(failed("listing", folder, &error)),
+    };
+    Ok(match opened.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Shared::Moving,
+        Ok(()) | Err(TryLockError::Error(_)) => Shared::Kept(Some(opened)),
+    })
 }
 
 /// Opens a folder for listing; `None` when there is no such folder.

@@ -47,7 +47,7 @@ impl ObjectTree {
         &self.store
     }
 
-    pub(super) async fn read(&self, at: &SetAddress, limit: u64) -> Result<Snapshot, StoreError> {
+    pub(super) async fn read(&self, at: &SetAddress, limit: u64, alone: bool) -> Result<Snapshot, StoreError> {
         let listing = self.list(at).await?;
         if let Some((number, _)) = listing.entries.iter().find(|(_, meta)| meta.size > BLOB_LIMIT as u64) {
             return Err(StoreError::TooLarge(format!("{at}/{}", signature_name(*number))));
@@ -55,11 +55,12 @@ impl ObjectTree {
         if listing.entries.iter().map(|(_, meta)| meta.size).sum::<u64>() > limit {
             return Err(StoreError::TooMany { at: at.to_string(), limit: format!("{limit} bytes") });
         }
-        let reads = listing.entries.into_iter().map(|(number, meta)| async move {
-            Ok::<_, StoreError>((number, self.get(at, number, &meta.location).await?))
-        });
+        let reads = listing
+            .entries
+            .into_iter()
+            .map(|(number, meta)| async move { Ok::<_, StoreError>((number, self.get(at, number, &meta).await?)) });
         let read: Vec<_> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
-        let shaken = read.iter().any(|(_, bytes)| bytes.is_none());
+        let shaken = (listing.locked && !alone) || read.iter().any(|(_, bytes)| bytes.is_none());
         let present = read.into_iter().filter_map(|(number, bytes)| Some(StoredSignature { number, bytes: bytes? }));
         Ok(Snapshot { signatures: present.collect(), shaken })
     }
@@ -68,16 +69,21 @@ impl ObjectTree {
         let listing = self.list(at).await?;
         let highest = listing.entries.last().map_or(0, |(number, _)| *number);
         let same_length = listing.entries.into_iter().filter(|(_, meta)| meta.size == blob.len() as u64);
-        let reads = same_length.map(|(number, meta)| async move {
-            Ok::<_, StoreError>((number, self.get(at, number, &meta.location).await?))
-        });
+        let reads = same_length
+            .map(|(number, meta)| async move { Ok::<_, StoreError>((number, self.get(at, number, &meta).await?)) });
         let mut read = stream::iter(reads).buffered(PARALLEL);
+        let mut found = Found { same: None, highest, unsettled: listing.locked };
         while let Some((number, bytes)) = read.try_next().await? {
-            if bytes.is_some_and(|bytes| *bytes == *blob) {
-                return Ok(Found { same: Some(number), highest, locked: listing.locked });
+            match bytes {
+                Some(bytes) if *bytes == *blob => {
+                    found.same = Some(number);
+                    break;
+                }
+                Some(_) => {}
+                None => found.unsettled = true,
             }
         }
-        Ok(Found { same: None, highest, locked: listing.locked })
+        Ok(found)
     }
 
     /// A create that was sent twice by a retry reports `Taken` although its first attempt stored
@@ -155,14 +161,18 @@ impl ObjectTree {
         Ok(listing)
     }
 
-    /// Reads one listed object; `None` when it is gone by now. A 403 is not "gone": whoever may
-    /// list is told 404 for what is missing.
-    async fn get(&self, at: &SetAddress, number: u32, path: &Path) -> Result<Option<Bytes>, StoreError> {
+    /// Reads one listed object; `None` when it is gone by now, or is another under the same
+    /// number. A 403 is not "gone": whoever may list is told 404 for what is missing.
+    async fn get(&self, at: &SetAddress, number: u32, listed: &ObjectMeta) -> Result<Option<Bytes>, StoreError> {
+        let path = &listed.location;
         let result = match self.store.get(path).await {
             Ok(result) => result,
             Err(Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(failed("reading", path, &error)),
         };
+        if listed.e_tag.is_some() && result.meta.e_tag != listed.e_tag {
+            return Ok(None);
+        }
         let mut bytes = Vec::with_capacity(usize::try_from(result.meta.size).unwrap_or(0).min(BLOB_LIMIT));
         let mut body = result.into_stream();
         while let Some(chunk) = body.try_next().await.map_err(|error| failed("reading", path, &error))? {

@@ -1,8 +1,8 @@
 //! Removing signatures and closing gaps: the only code that ever deletes one.
 //!
-//! It works under a [`Lease`], one remover a set. Appenders are not held up by it (in a bucket
-//! they wait, see `signatures`), because it deletes only numbers whose bytes it has read under
-//! the same lease, and a number's bytes change only by a deletion.
+//! It works under a [`Lease`], one remover a set, and deletes only numbers whose bytes it has
+//! read under the same lease: as a number's bytes change only by a deletion, even an appender
+//! that has not seen the lease in time cannot lose anything by it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -114,7 +114,7 @@ async fn settle(store: &Store, at: &SetAddress, unwanted: Option<&Digest>, lease
         work.repaired.swept = backend.sweep(at).await?;
     }
     for _ in 0..MOST_ROUNDS {
-        let snapshot = backend.read(at, store.read_limit).await?;
+        let snapshot = backend.read(at, store.read_limit, true).await?;
         let mut settled = !snapshot.shaken;
         let mut seen = HashSet::new();
         let mut position = 0;

@@ -16,10 +16,8 @@ use crate::signature::BLOB_LIMIT;
 
 /// The most signatures of one set; clients give up at 128 (spec containers-image 2.3).
 pub const SET_LIMIT: usize = 10_000;
-/// How long a writer waits for others on the same set.
+/// How long a reader or writer waits for others on the same set.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a reader looks anew at a set that changes under its eyes.
-const LOOKS: u32 = 5;
 
 /// One stored signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,18 +75,27 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] and [`StoreError::TooMany`] for what no client would read;
+    /// [`StoreError::Busy`] when the set does not hold still for ten seconds;
     /// [`StoreError::Unavailable`] when the back end fails.
     pub async fn signatures(&self, at: &SetAddress) -> Result<Vec<StoredSignature>, StoreError> {
-        let mut snapshot = self.backend.read(at, self.read_limit).await?;
-        for look in 1..LOOKS {
-            // A file that vanished may have moved to a lower number: look anew, so as not to miss it.
-            if !snapshot.shaken {
-                break;
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(2);
+        let mut before: Option<Vec<StoredSignature>> = None;
+        loop {
+            let snapshot = self.backend.read(at, self.read_limit, false).await?;
+            // While somebody moves files, one look may miss what a second finds elsewhere. Two
+            // that see the same are the truth: the mover rests, or has died.
+            if !snapshot.shaken || before.is_some_and(|before| before == snapshot.signatures) {
+                return Ok(snapshot.signatures);
             }
-            sleep(Duration::from_millis(2) * look).await;
-            snapshot = self.backend.read(at, self.read_limit).await?;
+            if Instant::now() >= deadline {
+                let reason = "signatures are being removed from it all the time".to_owned();
+                return Err(StoreError::Busy { at: at.to_string(), reason });
+            }
+            before = Some(snapshot.signatures);
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
         }
-        Ok(snapshot.signatures)
     }
 
     /// Stores a signature behind the others, unless its bytes are there already.
@@ -141,12 +148,12 @@ impl Store {
         let mut pause = Duration::from_millis(1);
         loop {
             let found = self.backend.find(at, blob).await?;
-            if let Some(number) = found.same.filter(|_| !found.locked) {
+            if let Some(number) = found.same.filter(|_| !found.unsettled) {
                 return Ok((number, None));
             }
-            // While somebody removes from a bucket no number is taken: his deletions may arrive
+            // While somebody removes no number is taken: in a bucket, his deletions may arrive
             // late or twice, and must not find a new signature under an old number.
-            if !found.locked {
+            if !found.unsettled {
                 let number = found.highest.checked_add(1).ok_or_else(|| StoreError::TooMany {
                     at: at.to_string(),
                     limit: format!("{} signatures by its highest number", u32::MAX),

@@ -13,6 +13,7 @@ mod support;
 
 mod architecture;
 mod lookaside;
+mod openpgp;
 mod proxy;
 mod registry;
 mod resign;

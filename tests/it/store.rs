@@ -52,7 +52,6 @@ async fn walked(store: &Store, under: &str) -> Vec<String> {
     found
 }
 
-/// Writes a file past the store, as another program would.
 type Put = Box<dyn Fn(&str, &[u8]) + Send + Sync>;
 
 /// A back end under test: the store, a second opening of the same tree (another process, as far
@@ -275,7 +274,7 @@ mod conformance {
             tasks.spawn(async move {
                 for number in (remover..rounds).step_by(2) {
                     store.append(&at, &blob(number)).await.unwrap();
-                    store.remove(&at, &Digest::sha256(&blob(number))).await.unwrap();
+                    store.remove(&at, &Digest::sha256(&blob(number))).await.unwrap_or_else(|error| panic!("{error}"));
                 }
             });
         }
@@ -651,7 +650,7 @@ async fn a_folder_that_may_not_be_read_is_a_failure() {
     let at = image("org/app", "processes");
     store.append(&at, b"a").await.unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(folder.path().join("org"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(folder.path().join("org"), fs::Permissions::from_mode(0o0)).unwrap();
     // Root may read everything: ask as somebody else, by a copy of this program that he may run.
     let is_root = fs::read_dir(folder.path().join("org")).is_ok();
     let mut command = child("refused", folder.path());

@@ -70,7 +70,7 @@ async fn the_upstream_is_asked_with_the_callers_credentials() {
     assert_eq!(seen.target, format!("/v2/birds/bluebird/manifests/{}", digest()));
     assert_eq!(seen.headers["authorization"], BOB.1);
     assert!(seen.headers["accept"].to_str().unwrap().contains("application/vnd.oci.image.index.v1+json"));
-    assert_eq!(seen.headers["host"], server.addr.to_string().as_str());
+    assert_eq!(seen.headers["host"], fake.addr.to_string().as_str());
     for absent in ["if-none-match", "range", "cookie"] {
         assert!(!seen.headers.contains_key(absent), "{absent}");
     }
