@@ -17,4 +17,5 @@ mod openpgp;
 mod proxy;
 mod registry;
 mod resign;
+mod sigstore;
 mod store;
