@@ -3,6 +3,7 @@
 
 mod mechanism;
 mod signatures;
+mod trust_root;
 
 pub use mechanism::OpenPgp;
 pub use signatures::{Found, LookupError, Place, Signatures};

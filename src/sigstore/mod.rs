@@ -1,6 +1,6 @@
 //! Sigstore signatures: the cryptography and formats behind policy.json's `sigstoreSigned`.
 //!
-//! [`Blob`] is the stored form, [`TrustRoot`] what a policy trusts (keys, a Fulcio CA, or an own
+//! [`SigstoreAttachment`](crate::signature::SigstoreAttachment) is the stored form, [`TrustRoot`] what a policy trusts (keys, a Fulcio CA, or an own
 //! PKI, with or without a Rekor log), and [`Verifier`] decides as containers/image does: which
 //! key may sign, whether the log vouches for it, whether the signature is good, and only then
 //! what the payload claims. Whether that claim fits an image (digest and identity) is asked
@@ -10,7 +10,6 @@
 //! 2048 bits, P-224, version 1 certificates, a leaf that is its own root), the answer is a refusal
 //! that names the reason, never an acceptance.
 
-mod blob;
 mod certificate;
 mod fulcio;
 mod key;
@@ -19,9 +18,6 @@ mod pki;
 mod rekor;
 mod verify;
 
-pub use blob::{
-    Blob, CERTIFICATE_ANNOTATION, CHAIN_ANNOTATION, MIME_TYPE, SET_ANNOTATION, SIGNATURE_ANNOTATION, SigstoreBlobError,
-};
 pub use certificate::CertificateError;
 pub use fulcio::{FulcioError, FulcioRoot};
 pub use key::KeyError;

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::blob::{Blob, CERTIFICATE_ANNOTATION, CHAIN_ANNOTATION, SET_ANNOTATION, SIGNATURE_ANNOTATION};
 use super::fulcio::{Fulcio, FulcioError, FulcioRoot};
 use super::key::{KeyError, PublicKey};
 use super::pki::{Pki, PkiError, PkiRoot};
 use super::rekor::{Maker, RekorError, verify_set};
 use crate::go;
+use crate::signature::{
+    CERTIFICATE_ANNOTATION, CHAIN_ANNOTATION, SET_ANNOTATION, SIGNATURE_ANNOTATION, SigstoreAttachment,
+};
 use crate::signature::{Claim, ClaimError};
 
 /// What a `sigstoreSigned` requirement trusts, with its files already read.
@@ -178,15 +180,15 @@ impl Verifier {
     ///
     /// # Errors
     /// [`SigstoreError`], the first reason in the order in which containers/image looks.
-    pub fn verify(&self, blob: &Blob, now: SystemTime) -> Result<SigstoreClaim, SigstoreError> {
-        if !blob.is_image_signature() {
-            return Err(SigstoreError::MimeType(blob.mime_type.clone()));
+    pub fn verify(&self, attachment: &SigstoreAttachment, now: SystemTime) -> Result<SigstoreClaim, SigstoreError> {
+        if !attachment.is_signature() {
+            return Err(SigstoreError::MimeType(attachment.mime_type.clone()));
         }
-        self.verify_parts(&blob.payload, &blob.annotations, now)
+        self.verify_parts(&attachment.payload, &attachment.annotations, now)
     }
 
     /// As [`Verifier::verify`], for a caller that has taken the stored form apart and has seen
-    /// that its type is [`MIME_TYPE`](super::MIME_TYPE).
+    /// that its type is [`MIME_TYPE`](crate::signature::MIME_TYPE).
     ///
     /// # Errors
     /// [`SigstoreError`].
@@ -234,7 +236,7 @@ impl Verifier {
 ///
 /// # Errors
 /// [`SigstoreError`].
-pub fn verify(blob: &Blob, root: &TrustRoot, now: SystemTime) -> Result<SigstoreClaim, SigstoreError> {
+pub fn verify(blob: &SigstoreAttachment, root: &TrustRoot, now: SystemTime) -> Result<SigstoreClaim, SigstoreError> {
     Verifier::new(root)?.verify(blob, now)
 }
 

@@ -5,10 +5,8 @@ mod certificates;
 mod support;
 
 use countersign::image::Digest;
-use countersign::sigstore::{
-    Blob, RekorError, SET_ANNOTATION, SIGNATURE_ANNOTATION, SigstoreError, TrustRoot, TrustRootError, TrustedSigner,
-    Verifier, verify,
-};
+use countersign::signature::{SET_ANNOTATION, SIGNATURE_ANNOTATION, SigstoreAttachment};
+use countersign::sigstore::{RekorError, SigstoreError, TrustRoot, TrustRootError, TrustedSigner, Verifier, verify};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
@@ -26,7 +24,7 @@ fn logged<K: AsRef<[u8]>>(pems: impl IntoIterator<Item = K>, logs: &[&KeyPair]) 
     TrustRoot { rekor_keys: Some(logs), ..keys(pems) }
 }
 
-fn refusal(blob: &Blob, root: &TrustRoot) -> String {
+fn refusal(blob: &SigstoreAttachment, root: &TrustRoot) -> String {
     verify(blob, root, at(NOW)).unwrap_err().to_string()
 }
 
@@ -34,7 +32,7 @@ fn refusal(blob: &Blob, root: &TrustRoot) -> String {
 fn openssl_signatures_of_every_kind_are_accepted() {
     let manifest = data("manifest.json");
     for kind in KINDS {
-        let blob = Blob::parse(&data(&format!("{kind}.signature-1"))).unwrap();
+        let blob = support::stored(&data(&format!("{kind}.signature-1")));
         let own = data(&format!("{kind}.pub"));
         let verified = verify(&blob, &keys([&own]), at(NOW)).unwrap_or_else(|e| panic!("{kind}: {e}"));
         assert_eq!(verified.claim.reference, REFERENCE);
@@ -48,16 +46,16 @@ fn openssl_signatures_of_every_kind_are_accepted() {
         let error = verify(&blob, &keys(&all), at(NOW)).unwrap_err();
         assert!(matches!(&error, SigstoreError::Unverified(reasons) if reasons.len() == 4), "{kind}: {error}");
     }
-    let blob = Blob::parse(&data("rsa-2048.signature-1")).unwrap();
+    let blob = support::stored(&data("rsa-2048.signature-1"));
     assert!(verify(&blob, &keys([data("rsa-2048.pkcs1.pub")]), at(NOW)).is_ok(), "PKCS #1 form");
 }
 
 #[test]
 fn every_flipped_bit_is_noticed() {
     for kind in KINDS {
-        let blob = Blob::parse(&data(&format!("{kind}.signature-1"))).unwrap();
+        let blob = support::stored(&data(&format!("{kind}.signature-1")));
         let verifier = Verifier::new(&keys([data(&format!("{kind}.pub"))])).unwrap();
-        let accepted = |blob: &Blob| verifier.verify(blob, at(NOW)).is_ok();
+        let accepted = |blob: &SigstoreAttachment| verifier.verify(blob, at(NOW)).is_ok();
         assert!(accepted(&blob));
         let signature = base64_of(&blob.annotations[SIGNATURE_ANNOTATION]);
         for bit in 0..signature.len() * 8 {
@@ -122,7 +120,7 @@ fn refusals_say_why() {
     let error = refusal(&signed(&signer, atomic.as_bytes()), &root);
     assert_eq!(error, "Unrecognized signature type atomic container signature");
     // PSS padding by the right RSA key.
-    let pss = Blob::parse(&data("rsa-2048-pss.signature-1")).unwrap();
+    let pss = support::stored(&data("rsa-2048-pss.signature-1"));
     let error = refusal(&pss, &keys([data("rsa-2048.pub")]));
     assert_eq!(error, "cryptographic signature verification failed: crypto/rsa: verification error");
 }
@@ -130,7 +128,7 @@ fn refusals_say_why() {
 #[test]
 fn one_bad_key_spoils_the_trust_root() {
     let good = data("ecdsa-p256.pub");
-    let blob = Blob::parse(&data("ecdsa-p256.signature-1")).unwrap();
+    let blob = support::stored(&data("ecdsa-p256.signature-1"));
     for (bad, reason) in [
         (b"no key".to_vec(), "parsing public key 2: PEM decoding failed"),
         (
@@ -271,7 +269,7 @@ proptest::proptest! {
     fn no_annotation_panics(set in "[{}\\[\\]\":,a-zA-Z0-9=]{0,80}", text in ".{0,80}", bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
         let root = TrustRoot { rekor_keys: Some(vec![data("ecdsa-p256.pub")]), ..keys([data("rsa-2048.pub")]) };
         let verifier = Verifier::new(&root).unwrap();
-        let mut blob = Blob::parse(&data("rsa-2048.signature-1")).unwrap();
+        let mut blob = support::stored(&data("rsa-2048.signature-1"));
         blob.payload = bytes;
         for set in [set, text] {
             let blob = with(with(blob.clone(), SET_ANNOTATION, set.clone()), SIGNATURE_ANNOTATION, set);

@@ -1,10 +1,8 @@
 //! Sigstore signatures by certificates: Fulcio at the log's time, an own PKI as of now; and what
 //! no path may be made of.
 
-use countersign::sigstore::{
-    Blob, CERTIFICATE_ANNOTATION, CHAIN_ANNOTATION, FulcioRoot, PkiRoot, SET_ANNOTATION, TrustRoot, TrustRootError,
-    TrustedSigner, Verifier, verify,
-};
+use countersign::signature::{CERTIFICATE_ANNOTATION, CHAIN_ANNOTATION, SET_ANNOTATION, SigstoreAttachment};
+use countersign::sigstore::{FulcioRoot, PkiRoot, TrustRoot, TrustRootError, TrustedSigner, Verifier, verify};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 
 use super::support::{
@@ -43,7 +41,7 @@ fn pki(roots: &str) -> TrustRoot {
 }
 
 /// A signature with the certificate `pem` of `signer`, logged at `time`.
-fn keyless(signer: &KeyPair, pem: &str, log: &KeyPair, time: i64) -> Blob {
+fn keyless(signer: &KeyPair, pem: &str, log: &KeyPair, time: i64) -> SigstoreAttachment {
     let blob = with(signed(signer, &payload()), CERTIFICATE_ANNOTATION, pem);
     let set = set(log, &body(&blob, pem), time);
     with(blob, SET_ANNOTATION, set)
@@ -130,7 +128,7 @@ fn fulcio_needs_the_logs_word_for_this_certificate() {
     let pem = root.issue(&leaf(), &signer);
     let trusted = fulcio(fulcio_root(&root.pem), &log);
     let good = keyless(&signer, &pem, &log, NOW);
-    let refusal = |blob: &Blob| verify(blob, &trusted, at(NOW)).unwrap_err().to_string();
+    let refusal = |blob: &SigstoreAttachment| verify(blob, &trusted, at(NOW)).unwrap_err().to_string();
     assert!(verify(&good, &trusted, at(NOW)).is_ok());
 
     for name in [SET_ANNOTATION, CERTIFICATE_ANNOTATION] {

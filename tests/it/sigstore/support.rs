@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use countersign::sigstore::{Blob, MIME_TYPE, SIGNATURE_ANNOTATION};
+use countersign::signature::{MIME_TYPE, SIGNATURE_ANNOTATION, SigstoreAttachment};
 use rcgen::{CertificateParams, CustomExtension, Issuer, KeyPair, SigningKey as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -45,19 +45,27 @@ pub fn key() -> KeyPair {
 }
 
 /// A signature of `payload` by `key`, and nothing else.
-pub fn signed(key: &KeyPair, payload: &[u8]) -> Blob {
-    let signature = encode(&key.sign(payload).unwrap());
-    let annotations = BTreeMap::from([(SIGNATURE_ANNOTATION.to_owned(), signature)]);
-    Blob { mime_type: MIME_TYPE.to_owned(), payload: payload.to_vec(), annotations }
+/// Reads a stored signature, format line included.
+pub fn stored(blob: &[u8]) -> SigstoreAttachment {
+    match countersign::signature::classify(blob) {
+        Ok(countersign::signature::BlobKind::SigstoreJson(json)) => SigstoreAttachment::parse(json).unwrap(),
+        other => panic!("{other:?}"),
+    }
 }
 
-pub fn with(mut blob: Blob, name: &str, value: impl Into<String>) -> Blob {
+pub fn signed(key: &KeyPair, payload: &[u8]) -> SigstoreAttachment {
+    let signature = encode(&key.sign(payload).unwrap());
+    let annotations = BTreeMap::from([(SIGNATURE_ANNOTATION.to_owned(), signature)]);
+    SigstoreAttachment { mime_type: MIME_TYPE.to_owned(), payload: payload.to_vec(), annotations }
+}
+
+pub fn with(mut blob: SigstoreAttachment, name: &str, value: impl Into<String>) -> SigstoreAttachment {
     blob.annotations.insert(name.to_owned(), value.into());
     blob
 }
 
 /// The body of the log entry for `blob`, made by the holder of `maker` (a key or certificate).
-pub fn body(blob: &Blob, maker: &str) -> Value {
+pub fn body(blob: &SigstoreAttachment, maker: &str) -> Value {
     json!({
         "apiVersion": "0.0.1",
         "kind": "hashedrekord",
