@@ -110,8 +110,21 @@ struct JwsProtected {
     format_tail: String,
 }
 
+/// What libtrust puts into the signed bytes, and nothing else.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnlySignatures {
+    #[serde(rename = "signatures")]
+    _signatures: serde::de::IgnoredAny,
+}
+
 /// libtrust's pretty signature: the signed bytes are the head of the file up to `formatLength`,
 /// then the decoded `formatTail`. All signatures must agree on both.
+///
+/// Stricter than containers/image, which takes both at their word, and so takes any file for any
+/// other: with `formatLength` 0, all that was signed may stand in `formatTail`, and all that is
+/// run outside it. Here the file must *be* the signed bytes with one member `signatures` before
+/// the last brace, as every signer writes it.
 fn schema1_payload(bytes: &[u8]) -> Result<Vec<u8>, ManifestError> {
     let jws: Jws =
         serde_json::from_slice(bytes).map_err(|_| ManifestError::Schema1("its signatures have not the JWS shape"))?;
@@ -138,6 +151,14 @@ fn schema1_payload(bytes: &[u8]) -> Result<Vec<u8>, ManifestError> {
     let tail = URL_SAFE_NO_PAD
         .decode(agreed.format_tail.trim_end_matches('='))
         .map_err(|_| ManifestError::Schema1("formatTail is not base64"))?;
+    let other = ManifestError::Schema1("its signatures are about something else than the rest of the file");
+    let between = bytes.get(agreed.format_length..).and_then(|rest| rest.strip_suffix(tail.as_slice()));
+    let between = between.map(|between| between.trim_ascii_start().strip_prefix(b",").unwrap_or(between));
+    let added = between
+        .is_some_and(|between| serde_json::from_slice::<OnlySignatures>(&[b"{", between, b"}"].concat()).is_ok());
+    if tail.trim_ascii() != b"}" || !added {
+        return Err(other);
+    }
     payload.extend_from_slice(&tail);
     Ok(payload)
 }
@@ -215,6 +236,47 @@ mod tests {
         let typed =
             text.replacen("\"name\"", "\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"name\"", 1);
         assert_eq!(manifest_digest(typed.as_bytes()).unwrap(), Digest::sha256(typed.as_bytes()));
+    }
+
+    /// `skopeo copy --format v2s1` (1.9.3) to docker-registry 2.8.2, and `skopeo manifest-digest`.
+    #[test]
+    fn a_schema1_manifest_that_skopeo_wrote() {
+        let text = include_bytes!("../../tests/data/schema1.json");
+        let digest = manifest_digest(text).unwrap().to_string();
+        assert_eq!(digest, "sha256:4ca2e8dddfe1b28f532d299ae2d73f7598efcb8992dc60ea202461774f3d1c8d");
+    }
+
+    #[test]
+    fn schema1_signatures_are_about_the_file_they_stand_in() {
+        let signed = br#"{"schemaVersion":2,"config":{"digest":"good"}}"#;
+        for (length, tail) in [(0, &signed[..]), (1, &signed[1..])] {
+            let header = format!(r#"{{"formatLength":{length},"formatTail":"{}"}}"#, URL_SAFE_NO_PAD.encode(tail));
+            let protected = URL_SAFE_NO_PAD.encode(header);
+            for extra in [r#""#, r#","mediaType":"x""#, r#","MediaType":"application/vnd.oci.image.manifest.v1+json""#]
+            {
+                let text = format!(
+                    r#"{{"schemaVersion":1{extra},"config":{{"digest":"evil"}},"signatures":[{{"protected":"{protected}"}}]}}"#
+                );
+                assert_eq!(kind(text.as_bytes()), ManifestKind::SignedSchema1);
+                assert!(manifest_digest(text.as_bytes()).is_err(), "{text}");
+            }
+        }
+        // Nor is anything else hidden beside the signatures, or deeper down.
+        let head = "{\n   \"schemaVersion\": 1";
+        let header = format!(r#"{{"formatLength":{},"formatTail":"fQ"}}"#, head.len());
+        let protected = format!(r#""signatures":[{{"protected":"{}"}}]"#, URL_SAFE_NO_PAD.encode(header));
+        assert!(manifest_digest(format!("{head},{protected}}}").as_bytes()).is_ok());
+        for text in [
+            format!("{head},\"layers\":[],{protected}}}"),
+            format!("{head},{protected},\"layers\":[]}}"),
+            format!("{head},{protected},\"signatures\":[]}}"),
+            format!("{head},{protected}}}}}"),
+        ] {
+            assert!(
+                manifest_digest(text.as_bytes()).is_err() || kind(text.as_bytes()) == ManifestKind::Image,
+                "{text}"
+            );
+        }
     }
 
     #[test]
