@@ -88,7 +88,9 @@ impl Resign {
         let as_of = self.as_of.map_or_else(SystemTime::now, SystemTime::from);
         let keys = Keys { general: vec![SigningKey { signer: key.signer, own: key.own }], routes: Vec::new() };
         let identity = self.identity(&renames, &keys)?;
-        let journal = self.journal.as_deref().map(|path| Journal::open(path, &identity)).transpose()?;
+        // A dry run writes nothing, not even a journal.
+        let journal = self.journal.as_deref().filter(|_| !self.dry_run);
+        let journal = journal.map(|path| Journal::open(path, &identity)).transpose()?;
         let job = Job {
             source: Source::Tree(source),
             destination: Destination::Tree(destination),

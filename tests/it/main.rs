@@ -18,5 +18,6 @@ mod openpgp;
 mod proxy;
 mod registry;
 mod resign;
+mod resign_faults;
 mod sigstore;
 mod store;
