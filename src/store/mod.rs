@@ -23,4 +23,4 @@ pub use group::Append;
 pub use layout::{Layout, LayoutError, PATH_LIMIT, SetAddress, SignatureAddress, StorePath};
 pub use open::StoreOptions;
 pub use repair::{Removed, Repaired};
-pub use signatures::{Appended, SET_LIMIT, Store, StoredSignature};
+pub use signatures::{Appended, MOST_SIGNATURES, SET_LIMIT, Store, StoredSignature};
