@@ -3,6 +3,8 @@
 
 mod mechanism;
 mod signatures;
+mod vouch;
 
 pub use mechanism::OpenPgp;
 pub use signatures::{Found, LookupError, Place, Signatures};
+pub use vouch::{NotVouched, Unreadable, Unverified, repository_named, vouched};
