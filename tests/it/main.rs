@@ -12,6 +12,7 @@
 mod support;
 
 mod architecture;
+mod gate;
 mod lookaside;
 mod openpgp;
 mod proxy;
