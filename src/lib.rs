@@ -8,7 +8,7 @@
 //!             \       |        /
 //!          config   lookup (which store, which policy, for which image)
 //!                     |
-//!   openpgp   policy   registries_d   store   registry
+//!   openpgp   sigstore   policy   registries_d   store   registry
 //!                     |
 //!                 signature
 //!                     |
@@ -34,5 +34,6 @@ pub mod registry;
 pub mod resign;
 pub mod server;
 pub mod signature;
+pub mod sigstore;
 pub mod store;
 pub mod telemetry;

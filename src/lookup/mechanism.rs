@@ -1,5 +1,5 @@
-//! The policy's questions answered by OpenPGP: key files are read, keyrings remembered, messages
-//! verified.
+//! The policy's questions answered: key files are read, keyrings remembered, OpenPGP messages and
+//! sigstore signatures verified.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -11,9 +11,11 @@ use std::time::SystemTime;
 
 use crate::go;
 use crate::openpgp::{self, KEYRING_LIMIT, Keyring, VerifyError, VerifyOptions};
-use crate::policy::{KeySource, Mechanism, MechanismError, SignedContent};
+use crate::policy::{KeySource, Mechanism, MechanismError, SignedContent, SigstoreSigned};
+use crate::signature::SigstoreAttachment;
+use crate::sigstore;
 
-/// Verifies simple signatures for a policy.
+/// Verifies signatures for a policy: simple signing by OpenPGP keys, and sigstore.
 ///
 /// Keyrings are parsed once and used until one of their files changes; what is remembered is
 /// bounded by the number of different key sources in the policy.
@@ -115,13 +117,26 @@ impl Mechanism for OpenPgp {
             Err(e) => Err(MechanismError::Signature(e.to_string())),
         }
     }
+
+    fn verify_sigstore(
+        &self,
+        signature: &SigstoreAttachment,
+        requirement: &SigstoreSigned,
+    ) -> Result<Vec<u8>, MechanismError> {
+        let root = super::trust_root::trust_root(requirement)?;
+        let now = self.at.unwrap_or_else(SystemTime::now);
+        match sigstore::verify(signature, &root, now) {
+            Ok(_) => Ok(signature.payload.clone()),
+            Err(e) => Err(MechanismError::Signature(e.to_string())),
+        }
+    }
 }
 
 fn stamp(path: &Path) -> Result<Stamp, MechanismError> {
     std::fs::metadata(path).map(|meta| Stamp::of(&meta)).map_err(|e| unreadable(path, &e))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, MechanismError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, MechanismError> {
     let mut bytes = Vec::new();
     let limit = KEYRING_LIMIT as u64;
     let read = std::fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));

@@ -3,6 +3,7 @@
 
 mod mechanism;
 mod signatures;
+mod trust_root;
 mod vouch;
 
 pub use mechanism::OpenPgp;

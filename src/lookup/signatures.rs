@@ -13,7 +13,7 @@ use crate::image::{Digest, Reference};
 use crate::policy::{Origin, SignatureBlob};
 use crate::registries_d::{self, Configuration, LookasideBase, Mode, Operation, SignatureLocation};
 use crate::registry::{ConnectError, RegistryClient, RegistryError, SIGNATURE_LIMIT};
-use crate::signature::BLOB_LIMIT;
+use crate::signature::{BLOB_LIMIT, SigstoreAttachment};
 use crate::store::{LayoutError, SetAddress, SignatureAddress, Store, StoreError, StorePath};
 
 /// Where signatures were looked for.
@@ -118,7 +118,7 @@ impl Signatures {
         let repository = reference.repository();
         // The URL must parse even where the extension is going to be used (spec 1.5).
         let lookup = self.configuration.lookaside(reference, Mode::Read, &self.environment)?;
-        if self.client.supports_signatures(repository.domain()).await? {
+        let mut found = if self.client.supports_signatures(repository.domain()).await? {
             let blobs = self.client.signatures(repository, digest).await?;
             let signatures = blobs
                 .into_iter()
@@ -128,9 +128,25 @@ impl Signatures {
                     bytes,
                 })
                 .collect();
-            return Ok(Found { place: Place::Extension(repository.domain().to_owned()), signatures });
+            Found { place: Place::Extension(repository.domain().to_owned()), signatures }
+        } else {
+            self.of_lookaside(&lookup.base, reference, digest).await?
+        };
+        if self.configuration.attachments(reference).enabled {
+            found.signatures.extend(self.attachments(reference, digest).await?);
         }
-        self.of_lookaside(&lookup.base, reference, digest).await
+        Ok(found)
+    }
+
+    /// Reads the sigstore signatures that lie beside the image in the registry.
+    async fn attachments(&self, reference: &Reference, digest: &Digest) -> Result<Vec<SignatureBlob>, LookupError> {
+        let repository = reference.repository();
+        let attachments = self.client.attachments(repository, digest).await?;
+        let blob = |(n, attachment): (usize, SigstoreAttachment)| SignatureBlob {
+            origin: Origin::Url(format!("docker://{repository}: sigstore attachment {}", n + 1)),
+            bytes: attachment.to_blob().into(),
+        };
+        Ok(attachments.into_iter().enumerate().map(blob).collect())
     }
 
     /// Reads a lookaside by its base.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::*;
 use crate::image::{ImageReference, Reference};
 use crate::policy::evidence::{ManifestEvidence, Origin};
-use crate::policy::{KeySource, MechanismError, SignedContent, SigstoreAttachment, SigstoreSigned};
+use crate::policy::{KeySource, MechanismError, SignedContent, SigstoreSigned};
+use crate::signature::SigstoreAttachment;
 
 pub(crate) const MANIFEST: &[u8] = b"{\"schemaVersion\":2}";
 const IMAGE: &str = "testing/manifest:latest";

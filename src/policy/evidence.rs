@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use super::attachment::SigstoreAttachment;
 use super::reason::Reason;
 use crate::go::quote;
 use crate::image::{Digest, ImageReference, Reference, namespaces};
+use crate::signature::SigstoreAttachment;
 use crate::signature::{BlobKind, classify};
 
 /// The image that a policy is asked about.

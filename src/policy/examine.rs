@@ -4,7 +4,6 @@
 
 use std::cell::OnceCell;
 
-use super::attachment::SigstoreAttachment;
 use super::evidence::{Form, Image, ManifestEvidence};
 use super::identity::IdentityMatch;
 use super::mechanism::{Mechanism, SignedContent};
@@ -13,6 +12,7 @@ use super::requirement::{KeyType, Requirement, SignedBy};
 use super::sigstore::SigstoreSigned;
 use crate::image::{Algorithm, Digest, manifest_digest};
 use crate::signature::Claim;
+use crate::signature::SigstoreAttachment;
 
 /// What came of one signature under one requirement.
 #[derive(Clone, Debug)]

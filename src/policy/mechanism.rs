@@ -1,9 +1,9 @@
 //! The one question that the policy asks of cryptography. Owned here, answered elsewhere, so that
 //! the decision table is tested without a key.
 
-use super::attachment::SigstoreAttachment;
 use super::requirement::KeySource;
 use super::sigstore::{SigstoreSigned, SigstoreTrust};
+use crate::signature::SigstoreAttachment;
 
 /// What a verified OpenPGP message says.
 #[derive(Clone, Debug, PartialEq, Eq)]

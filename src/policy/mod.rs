@@ -11,7 +11,6 @@
 //!           decision, author -> examine -> mechanism, evidence (what follows)
 //! ```
 
-mod attachment;
 mod author;
 mod decision;
 mod document;
@@ -25,7 +24,6 @@ mod scope;
 mod search;
 mod sigstore;
 
-pub use attachment::{AttachmentError, SigstoreAttachment};
 pub use author::{AcceptedAuthor, Refusal, author_accepted};
 pub use decision::{Decision, Options, SignatureVerdict, decide};
 pub use document::{LoadError, POLICY_LIMIT, Policy, PolicyError};

@@ -193,6 +193,16 @@ pub enum RegistryError {
         /// What is wrong.
         source: SignatureListError,
     },
+    /// The sigstore attachments cannot be read.
+    #[error("reading sigstore attachments of {digest} in {repository}: {reason}")]
+    Attachment {
+        /// The manifest's digest.
+        digest: Digest,
+        /// The repository's full name.
+        repository: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The extension did not answer 201.
     #[error("uploading signature to {path} in {registry}: {source}")]
     Upload {

@@ -5,6 +5,7 @@
 //! [`LookasideReader`] reads signatures from web servers. Both follow containers/image's docker
 //! transport, to its error sentences (spec containers-image 2, 3).
 
+mod attachments;
 mod challenge;
 mod client;
 mod connection;

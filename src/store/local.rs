@@ -34,8 +34,8 @@ const REMEMBERED: usize = 65_536;
 #[derive(Debug)]
 pub(super) struct LocalTree {
     /// Canonical.
-    root: PathBuf,
-    fsync: bool,
+    pub(super) root: PathBuf,
+    pub(super) fsync: bool,
     /// Folders whose own entries, up to the root, this process has seen flushed.
     durable: Mutex<HashSet<PathBuf>>,
     counter: AtomicU32,
@@ -90,7 +90,13 @@ impl LocalTree {
         Ok(snapshot)
     }
 
+    /// Looks for `blob` and for the highest number; what is found is flushed before it is told.
     pub(super) fn find(&self, at: &SetAddress, blob: &[u8]) -> Result<Found, StoreError> {
+        self.look_for(at, blob, self.fsync)
+    }
+
+    /// As [`LocalTree::find`]; without `flush` the caller sees to durability.
+    pub(super) fn look_for(&self, at: &SetAddress, blob: &[u8], flush: bool) -> Result<Found, StoreError> {
         let mut found = Found { same: None, highest: 0, unsettled: false };
         let Some(folder) = self.folder(at)? else { return Ok(found) };
         let guard = share(&folder)?;
@@ -108,7 +114,7 @@ impl LocalTree {
             }
             if self.read_file(at, &path, number, u64::MAX)?.is_some_and(|stored| *stored == *blob) {
                 // "Already there" is a promise too: whoever wrote it may not have flushed it yet.
-                if self.fsync {
+                if flush {
                     let flushed = File::open(&path).and_then(|file| file.sync_all());
                     flushed
                         .and_then(|()| self.flush_folders(&listing.folder))
@@ -282,7 +288,7 @@ impl LocalTree {
     }
 
     /// Makes a set's folder, never through a link that leads out of the tree.
-    fn make_folder(&self, at: &SetAddress) -> Result<PathBuf, StoreError> {
+    pub(super) fn make_folder(&self, at: &SetAddress) -> Result<PathBuf, StoreError> {
         let wanted = self.root.join(at.to_string());
         let mut existing = wanted.as_path();
         let base = loop {
@@ -310,7 +316,7 @@ impl LocalTree {
     }
 
     /// Opens a fresh file beside `path`, under a name that readers ignore.
-    fn stage(&self, path: &Path) -> Result<(File, PathBuf), StoreError> {
+    pub(super) fn stage(&self, path: &Path) -> Result<(File, PathBuf), StoreError> {
         loop {
             let count = self.counter.fetch_add(1, Ordering::Relaxed);
             let mut name = path.as_os_str().to_owned();
@@ -411,5 +417,42 @@ fn unwritable(at: &SetAddress, path: &Path, error: &io::Error) -> StoreError {
         ErrorKind::NotADirectory => StoreError::unwritable(at, format!("a file is in the way at {}", path.display())),
         ErrorKind::InvalidFilename => StoreError::unwritable(at, "the name is too long for the file system"),
         _ => failed("creating", path, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Digest;
+    use crate::store::StorePath;
+
+    #[test]
+    fn a_remover_keeps_others_off_and_a_gap_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let one = LocalTree::open(root.path(), false, true).unwrap();
+        let two = LocalTree::open(root.path(), false, true).unwrap();
+        let at = SetAddress::image(StorePath::parse("org/app").unwrap(), Digest::sha256(b"")).unwrap();
+        assert!(matches!(one.try_lease(&at).unwrap(), Attempt::NoSet));
+        assert_eq!(one.create(&at, 1, b"x").unwrap(), Created::Done);
+        assert_eq!(two.create(&at, 1, b"y").unwrap(), Created::Taken);
+        assert_eq!(two.create(&at, 3, b"y").unwrap(), Created::AfterGap);
+        let Attempt::Taken(lease) = one.try_lease(&at).unwrap() else { panic!("the lease is free") };
+        assert!(matches!(two.try_lease(&at).unwrap(), Attempt::Busy));
+        assert!(two.read(&at, 9, false).unwrap().shaken && !two.read(&at, 9, true).unwrap().shaken);
+        assert!(two.find(&at, b"x").unwrap().unsettled);
+        drop(lease);
+        assert!(!two.read(&at, 9, false).unwrap().shaken);
+        assert_eq!(two.find(&at, b"y").unwrap().same, Some(3));
+    }
+
+    #[test]
+    fn folders_above_are_remembered_as_flushed_and_sets_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = LocalTree::open(root.path(), false, true).unwrap();
+        let at = SetAddress::image(StorePath::parse("a/b/app").unwrap(), Digest::sha256(b"")).unwrap();
+        tree.create(&at, 1, b"x").unwrap();
+        let remembered: Vec<_> = tree.durable.lock().unwrap().iter().cloned().collect();
+        assert_eq!(remembered.len(), 2);
+        assert!(remembered.contains(&tree.root.join("a")) && remembered.contains(&tree.root.join("a/b")));
     }
 }

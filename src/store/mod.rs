@@ -7,6 +7,7 @@
 
 mod backend;
 mod error;
+mod group;
 mod layout;
 mod lease;
 mod local;
@@ -18,6 +19,7 @@ mod signatures;
 mod walk;
 
 pub use error::StoreError;
+pub use group::Append;
 pub use layout::{Layout, LayoutError, PATH_LIMIT, SetAddress, SignatureAddress, StorePath};
 pub use open::StoreOptions;
 pub use repair::{Removed, Repaired};

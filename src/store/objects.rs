@@ -30,6 +30,8 @@ pub(super) struct ObjectTree {
     /// The removers of this process take turns here, and only the first asks the bucket.
     removing: Stripes,
     counter: AtomicU64,
+    /// A lock object older than this was left by a crash.
+    stale: Duration,
 }
 
 /// A set's objects in order of their numbers.
@@ -40,7 +42,7 @@ struct Listing {
 
 impl ObjectTree {
     pub(super) fn new(store: Arc<dyn ObjectStore>, shared: bool) -> Self {
-        Self { store, shared, removing: Stripes::new(64), counter: AtomicU64::new(0) }
+        Self { store, shared, removing: Stripes::new(64), counter: AtomicU64::new(0), stale: STALE }
     }
 
     pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
@@ -122,7 +124,7 @@ impl ObjectTree {
         }
         let path = path(&format!("{at}/{LOCK_NAME}"))?;
         let mode = match self.store.head(&path).await {
-            Ok(meta) if is_stale(&meta) => {
+            Ok(meta) if self.is_stale(&meta) => {
                 PutMode::Update(UpdateVersion { e_tag: meta.e_tag.clone(), version: meta.version })
             }
             Ok(_) => return Ok(Attempt::Busy),
@@ -144,12 +146,13 @@ impl ObjectTree {
     async fn list(&self, at: &SetAddress) -> Result<Listing, StoreError> {
         let folder = path(&at.to_string())?;
         let mut found = self.store.list(Some(&folder));
-        let mut listing = Listing { entries: Vec::new(), locked: false };
+        // Without other processes the removers' turn stands for the lock object.
+        let mut listing = Listing { entries: Vec::new(), locked: !self.shared && self.removing.is_taken(at) };
         while let Some(meta) = found.try_next().await.map_err(|error| failed("listing", &folder, &error))? {
             let inner = meta.location.as_ref().strip_prefix(folder.as_ref()).and_then(|rest| rest.strip_prefix('/'));
             let Some(name) = inner else { continue };
             if name == LOCK_NAME {
-                listing.locked = !is_stale(&meta);
+                listing.locked = !self.is_stale(&meta);
             } else if let Some(number) = signature_number(name) {
                 if listing.entries.len() >= SET_LIMIT {
                     return Err(StoreError::TooMany { at: at.to_string(), limit: format!("{SET_LIMIT} signatures") });
@@ -183,6 +186,12 @@ impl ObjectTree {
         }
         Ok(Some(bytes.into()))
     }
+
+    fn is_stale(&self, lock: &ObjectMeta) -> bool {
+        let since_epoch = u64::try_from(lock.last_modified.timestamp()).unwrap_or(0);
+        let taken = UNIX_EPOCH + Duration::from_secs(since_epoch);
+        SystemTime::now().duration_since(taken).is_ok_and(|age| age > self.stale)
+    }
 }
 
 /// Locks by address, of a bounded number: two addresses may share one and only wait a little.
@@ -197,17 +206,20 @@ impl Stripes {
         Self { locks: (0..count.max(1)).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
     }
 
+    /// Waits for the lock of an address.
     pub(super) async fn wait(&self, at: &SetAddress) -> OwnedMutexGuard<()> {
+        self.lock(at).lock_owned().await
+    }
+
+    fn is_taken(&self, at: &SetAddress) -> bool {
+        self.lock(at).try_lock().is_err()
+    }
+
+    fn lock(&self, at: &SetAddress) -> Arc<Mutex<()>> {
         let count = self.locks.len().max(1) as u64;
         let index = usize::try_from(self.hasher.hash_one(at) % count).unwrap_or(0);
-        Arc::clone(self.locks.get(index).unwrap_or(&Arc::default())).lock_owned().await
+        self.locks.get(index).cloned().unwrap_or_default()
     }
-}
-
-fn is_stale(lock: &ObjectMeta) -> bool {
-    let since_epoch = u64::try_from(lock.last_modified.timestamp()).unwrap_or(0);
-    let taken = UNIX_EPOCH + Duration::from_secs(since_epoch);
-    SystemTime::now().duration_since(taken).is_ok_and(|age| age > STALE)
 }
 
 fn signature_path(at: &SetAddress, number: u32) -> Result<Path, StoreError> {
@@ -235,4 +247,84 @@ pub(super) fn describe(error: &Error) -> String {
     let plain = text.split('<').next().unwrap_or_default().trim_end();
     let whole = if answer.is_empty() { plain.to_owned() } else { format!("{plain} {}", answer.join(": ")) };
     whole.chars().take(MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::image::Digest;
+    use crate::store::StorePath;
+
+    fn bucket(stale: Duration) -> (Arc<dyn ObjectStore>, SetAddress, impl Fn() -> ObjectTree) {
+        let bucket: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let at = SetAddress::image(StorePath::parse("org/app").unwrap(), Digest::sha256(b"")).unwrap();
+        let inner = Arc::clone(&bucket);
+        (bucket, at, move || ObjectTree { stale, ..ObjectTree::new(Arc::clone(&inner), true) })
+    }
+
+    async fn lease(tree: &ObjectTree, at: &SetAddress) -> Option<Lease> {
+        match tree.try_lease(at).await.unwrap() {
+            Attempt::Taken(lease) => Some(lease),
+            Attempt::Busy | Attempt::NoSet => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn one_process_at_a_time_has_the_lease_and_gives_it_back() {
+        let (_, at, process) = bucket(STALE);
+        let (one, two) = (process(), process());
+        let held = lease(&one, &at).await.unwrap();
+        assert!(lease(&two, &at).await.is_none());
+        assert!(two.find(&at, b"x").await.unwrap().unsettled && two.read(&at, 9, false).await.unwrap().shaken);
+        held.release().await;
+        assert!(!two.find(&at, b"x").await.unwrap().unsettled);
+        assert!(lease(&two, &at).await.is_some());
+        assert!(lease(&one, &at).await.is_none(), "a holder that died keeps it, until it is stale");
+    }
+
+    #[tokio::test]
+    async fn a_stale_lease_is_taken_over_by_one() {
+        let (bucket, at, process) = bucket(Duration::ZERO);
+        drop(lease(&process(), &at).await.unwrap());
+        // The store's clock is in whole seconds here: let the lock become older than nothing.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let path = path(&format!("{at}/{LOCK_NAME}")).unwrap();
+        let before = bucket.head(&path).await.unwrap().e_tag;
+        assert!(!process().find(&at, b"x").await.unwrap().unsettled);
+        assert!(lease(&process(), &at).await.is_some());
+        assert_ne!(bucket.head(&path).await.unwrap().e_tag, before, "who saw the old one comes too late");
+    }
+
+    #[tokio::test]
+    async fn a_create_behind_a_gap_says_so() {
+        let (_, at, process) = bucket(STALE);
+        let (tree, blob) = (process(), Bytes::from_static(b"x"));
+        assert_eq!(tree.create(&at, 1, &blob).await.unwrap(), Created::Done);
+        assert_eq!(tree.create(&at, 2, &blob).await.unwrap(), Created::Done);
+        assert_eq!(tree.create(&at, 2, &blob).await.unwrap(), Created::Taken);
+        assert_eq!(tree.create(&at, 4, &blob).await.unwrap(), Created::AfterGap);
+    }
+
+    #[tokio::test]
+    async fn what_changed_since_the_listing_is_not_taken_for_the_listed() {
+        let (bucket, at, process) = bucket(STALE);
+        let tree = process();
+        tree.create(&at, 1, &Bytes::from_static(b"old")).await.unwrap();
+        let listed = tree.list(&at).await.unwrap().entries.remove(0).1;
+        assert_eq!(tree.get(&at, 1, &listed).await.unwrap().unwrap(), "old");
+        bucket.put(&listed.location, "new".into()).await.unwrap();
+        assert_eq!(tree.get(&at, 1, &listed).await.unwrap(), None);
+        bucket.delete(&listed.location).await.unwrap();
+        assert_eq!(tree.get(&at, 1, &listed).await.unwrap(), None);
+    }
+
+    #[test]
+    fn a_failure_is_told_without_the_servers_xml() {
+        let answer = "Server returned 403: <?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code>\
+                      <Message>no</Message><AWSAccessKeyId>AKIA</AWSAccessKeyId></Error>";
+        let error = Error::Generic { store: "S3", source: answer.into() };
+        assert_eq!(describe(&error), "Generic S3 error: Server returned 403: SignatureDoesNotMatch: no");
+    }
 }

@@ -9,15 +9,17 @@ const LAYERS: [&[&str]; 8] = [
     &["host", "json"],
     &["image"],
     &["signature"],
-    &["openpgp", "policy", "registries_d", "store", "registry", "tuf"],
+    &["openpgp", "sigstore", "policy", "registries_d", "store", "registry", "tuf"],
     &["lookup", "config"],
     &["server", "resign", "mirror", "trust", "doctor"],
     &["cli"],
 ];
 
 /// Names of other crates (or of parts of them) and the only rooms that may say them.
-const RESERVED: [(&str, &[&str]); 7] = [
+const RESERVED: [(&str, &[&str]); 9] = [
     ("sequoia_openpgp", &["openpgp"]),
+    ("webpki::", &["sigstore"]),
+    ("x509_cert", &["sigstore"]),
     ("object_store", &["store"]),
     ("hyper::server", &["server"]),
     ("hyper_util::server", &["server"]),
@@ -28,7 +30,7 @@ const RESERVED: [(&str, &[&str]); 7] = [
 
 /// What the pure rooms may not name: no runtime, no network, no clock.
 const IMPURE: [&str; 5] = ["tokio", "hyper", "SystemTime::now", "Timestamp::now", "Instant::now"];
-const PURE: [&str; 5] = ["image", "json", "signature", "policy", "registries_d"];
+const PURE: [&str; 6] = ["image", "json", "signature", "sigstore", "policy", "registries_d"];
 
 fn sources() -> Vec<(String, PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

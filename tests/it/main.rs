@@ -18,4 +18,5 @@ mod openpgp;
 mod proxy;
 mod registry;
 mod resign;
+mod sigstore;
 mod store;

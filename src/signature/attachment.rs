@@ -3,12 +3,21 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
 use serde_json::value::RawValue;
 
 use crate::json::{self, JsonError};
 
 /// The MIME type of what is a signature; other attachments are not looked at.
-const SIGNATURE_MIME_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+pub const MIME_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// The annotation that holds the signature of the payload, in base64.
+pub const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+/// The annotation that holds the log's signed entry timestamp (SET).
+pub const SET_ANNOTATION: &str = "dev.sigstore.cosign/bundle";
+/// The annotation that holds the signer's certificate, in PEM.
+pub const CERTIFICATE_ANNOTATION: &str = "dev.sigstore.cosign/certificate";
+/// The annotation that holds the intermediate certificates and, last, their root, in PEM.
+pub const CHAIN_ANNOTATION: &str = "dev.sigstore.cosign/chain";
 
 /// The content of a `sigstore-json` blob, untrusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,14 +49,17 @@ impl SigstoreAttachment {
             found => return Err(JsonError::Type { found, wanted: "signature.sigstoreJSONRepresentation" }),
         }
         for (key, value) in json::members(&text)? {
-            if key.eq_ignore_ascii_case("mimeType") {
-                let mime_type = json::string(value).map_err(|e| named(e, "sigstoreJSONRepresentation.mimeType"))?;
-                attachment.mime_type = mime_type.unwrap_or(attachment.mime_type);
-            } else if key.eq_ignore_ascii_case("payload") {
-                let payload = json::bytes(value).map_err(|e| named(e, "sigstoreJSONRepresentation.payload"))?;
-                attachment.payload = payload.unwrap_or_default();
-            } else if key.eq_ignore_ascii_case("annotations") {
-                attachment.add_annotations(value)?;
+            match folded(&key).as_str() {
+                "mimetype" => {
+                    let mime_type = json::string(value).map_err(|e| named(e, "sigstoreJSONRepresentation.mimeType"))?;
+                    attachment.mime_type = mime_type.unwrap_or(attachment.mime_type);
+                }
+                "payload" => {
+                    let payload = json::bytes(value).map_err(|e| named(e, "sigstoreJSONRepresentation.payload"))?;
+                    attachment.payload = payload.unwrap_or_default();
+                }
+                "annotations" => attachment.add_annotations(value)?,
+                _ => {}
             }
         }
         Ok(attachment)
@@ -68,10 +80,31 @@ impl SigstoreAttachment {
         Ok(())
     }
 
+    /// Writes the stored form, format line included, as containers/image writes it.
+    pub fn to_blob(&self) -> Vec<u8> {
+        let json = serde_json::json!({
+            "mimeType": self.mime_type,
+            "payload": base64::engine::general_purpose::STANDARD.encode(&self.payload),
+            "annotations": self.annotations,
+        });
+        [b"\0sigstore-json\n", json.to_string().as_bytes()].concat()
+    }
+
     /// Tells whether this is a signature at all.
     pub fn is_signature(&self) -> bool {
-        self.mime_type == SIGNATURE_MIME_TYPE
+        self.mime_type == MIME_TYPE
     }
+}
+
+/// Go compares member names without regard to case, and takes two odd letters for their likes.
+fn folded(key: &str) -> String {
+    key.chars()
+        .map(|letter| match letter {
+            '\u{17f}' => 's',
+            '\u{212a}' => 'k',
+            other => other.to_ascii_lowercase(),
+        })
+        .collect()
 }
 
 fn named(error: JsonError, field: &'static str) -> JsonError {
@@ -90,12 +123,17 @@ mod tests {
         let parse = |text: &str| SigstoreAttachment::parse(text.as_bytes()).map_err(|e| e.to_string());
         assert_eq!(parse("null"), Ok(SigstoreAttachment::default()));
         assert_eq!(parse(r#"{"other":[1]}"#), Ok(SigstoreAttachment::default()));
+        let odd = parse(r#"{"annotation\u017f":{"x":"1"},"annotations":{"x":"2","y":null}}"#).unwrap();
+        assert_eq!(odd.annotations.get("x").map(String::as_str), Some("2"));
         let full = parse(
             r#"{"MIMETYPE":"x","mimeType":"application/vnd.dev.cosign.simplesigning.v1+json","payload":"YQ==","annotations":{"a":"b","c":null}}"#,
         )
         .unwrap();
         assert!(full.is_signature());
         assert_eq!((full.payload.as_slice(), full.annotations.len()), (&b"a"[..], 2));
+        let blob = full.to_blob();
+        let Ok(crate::signature::BlobKind::SigstoreJson(json)) = crate::signature::classify(&blob) else { panic!() };
+        assert_eq!(SigstoreAttachment::parse(json), Ok(full));
         for (text, sentence) in [
             ("", "unexpected end of JSON input"),
             ("[]", "json: cannot unmarshal array into Go value of type signature.sigstoreJSONRepresentation"),
@@ -110,6 +148,14 @@ mod tests {
             ),
         ] {
             assert_eq!(parse(text), Err(sentence.to_owned()), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(text in "[{}\\[\\]\":,a-zA-Z=0-9]{0,60}", bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
+            let _ = SigstoreAttachment::parse(text.as_bytes());
+            let _ = SigstoreAttachment::parse(&bytes);
         }
     }
 }

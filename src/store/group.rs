@@ -1,0 +1,275 @@
+//! Many appends with one barrier: how bulk work is durable at the speed of the disk.
+//!
+//! In a folder all files of a batch are first written beside their names and flushed by one
+//! `syncfs`; only then do they get their names, and a second `syncfs` makes the names durable. So
+//! a name never stands for bytes that a loss of power could take away, and a batch of a thousand
+//! costs two flushes instead of three thousand. A bucket is durable by itself: there the batch is
+//! just many appends at once.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+
+use super::backend::Backend;
+use super::error::StoreError;
+use super::layout::{SetAddress, signature_name};
+use super::local::{LocalTree, failed};
+use super::signatures::{Appended, Store};
+use crate::signature::BLOB_LIMIT;
+
+/// How many appends to a bucket are under way at a time.
+const PARALLEL: usize = 64;
+/// A number that others take time and again is left to the patient way.
+const ATTEMPTS: u32 = 16;
+
+/// One signature and where it belongs.
+pub type Append = (SetAddress, Bytes);
+
+impl Store {
+    /// Stores many signatures, each as [`Store::append`] would; when this returns, all that
+    /// succeeded are durable. The answers are in the order of the batch.
+    ///
+    /// # Errors
+    /// Each entry has its own, as [`Store::append`]. After [`StoreError::Unavailable`] it is
+    /// unknown whether that signature is stored; appending it again is safe.
+    pub async fn append_many(&self, batch: Vec<Append>) -> Vec<Result<Appended, StoreError>> {
+        let Backend::Local(tree) = &self.backend else { return self.append_each(batch).await };
+        let (tree, batch) = (Arc::clone(tree), Arc::new(batch));
+        let work = {
+            let batch = Arc::clone(&batch);
+            tokio::task::spawn_blocking(move || tree.append_group(&batch))
+        };
+        let outcomes = match work.await {
+            Ok(outcomes) => outcomes,
+            Err(stopped) => {
+                let failed = |_: &Append| Err(StoreError::unavailable("a file operation", stopped.to_string()));
+                return batch.iter().map(failed).collect();
+            }
+        };
+        let mut results = Vec::with_capacity(outcomes.len());
+        for (outcome, (at, blob)) in outcomes.into_iter().zip(batch.iter()) {
+            results.push(match outcome {
+                Outcome::Settled(result) => result,
+                Outcome::Separately => self.append(at, blob).await,
+            });
+        }
+        results
+    }
+
+    async fn append_each(&self, batch: Vec<Append>) -> Vec<Result<Appended, StoreError>> {
+        let one = |(at, blob): Append| async move { self.append(&at, &blob).await };
+        stream::iter(batch.into_iter().map(one)).buffered(PARALLEL).collect().await
+    }
+}
+
+/// What became of one entry of a batch.
+enum Outcome {
+    Settled(Result<Appended, StoreError>),
+    /// Others are at work on the set, or it is special: it takes the ordinary way.
+    Separately,
+}
+
+/// An entry whose bytes lie beside their name to be.
+struct Staged {
+    entry: usize,
+    folder: PathBuf,
+    file: PathBuf,
+    number: u32,
+}
+
+impl LocalTree {
+    fn append_group(&self, batch: &[Append]) -> Vec<Outcome> {
+        let mut outcomes: Vec<Option<Outcome>> = batch.iter().map(|_| None).collect();
+        let mut staged = Vec::with_capacity(batch.len());
+        // The next number of each set in this batch: several signatures may go to one.
+        let mut next: HashMap<&SetAddress, u32> = HashMap::new();
+        let mut seen = HashSet::with_capacity(batch.len());
+        for (entry, ((at, blob), outcome)) in batch.iter().zip(&mut outcomes).enumerate() {
+            if !seen.insert((at, blob)) {
+                // Its twin is not to be seen yet; the ordinary way finds it afterwards.
+                *outcome = Some(Outcome::Separately);
+                continue;
+            }
+            match self.stage_one(entry, at, blob, &mut next) {
+                Ok(Ok(ready)) => staged.push(ready),
+                Ok(Err(settled)) => *outcome = Some(settled),
+                Err(error) => *outcome = Some(Outcome::Settled(Err(error))),
+            }
+        }
+        if let Err(error) = self.barrier() {
+            for ready in &staged {
+                let _ = fs::remove_file(&ready.file);
+            }
+            return fail_all(batch, &failed("flushing", &self.root, &error));
+        }
+        for ready in staged {
+            let named = batch.get(ready.entry).map(|(at, blob)| self.name(&ready, at, blob));
+            let unstaged = fs::remove_file(&ready.file);
+            if let Err(error) = unstaged {
+                tracing::warn!(file = %ready.file.display(), %error, "a staging file could not be removed; `store repair` does it");
+            }
+            if let Some(outcome) = outcomes.get_mut(ready.entry) {
+                *outcome = named;
+            }
+        }
+        if let Err(error) = self.barrier() {
+            return fail_all(batch, &failed("flushing", &self.root, &error));
+        }
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Separately)).collect()
+    }
+
+    /// Writes one entry beside its name; or settles it without writing.
+    fn stage_one<'b>(
+        &self,
+        entry: usize,
+        at: &'b SetAddress,
+        blob: &[u8],
+        next: &mut HashMap<&'b SetAddress, u32>,
+    ) -> Result<Result<Staged, Outcome>, StoreError> {
+        if blob.is_empty() {
+            return Err(StoreError::Empty);
+        }
+        if blob.len() > BLOB_LIMIT {
+            return Err(StoreError::TooLarge(format!("the signature for {at}")));
+        }
+        let found = self.look_for(at, blob, false)?;
+        if found.unsettled {
+            return Ok(Err(Outcome::Separately));
+        }
+        if let Some(number) = found.same {
+            // The barrier at the end makes it durable, whoever wrote it.
+            return Ok(Err(Outcome::Settled(Ok(Appended::AlreadyThere(number)))));
+        }
+        let folder = self.make_folder(at)?;
+        // One barrier reaches one file system only.
+        let device = |path: &std::path::Path| fs::metadata(path).map(|found| found.dev());
+        match (device(&folder), device(&self.root)) {
+            (Ok(here), Ok(root)) if here == root => {}
+            _ => return Ok(Err(Outcome::Separately)),
+        }
+        let number = next.get(at).copied().unwrap_or(found.highest).max(found.highest);
+        let Some(number) = number.checked_add(1) else { return Ok(Err(Outcome::Separately)) };
+        let (mut file, path) = self.stage(&folder.join(signature_name(number)))?;
+        if let Err(error) = file.write_all(blob) {
+            drop(file);
+            let _ = fs::remove_file(&path);
+            return Err(failed("writing", &path, &error));
+        }
+        next.insert(at, number);
+        Ok(Ok(Staged { entry, folder, file: path, number }))
+    }
+
+    /// Gives a staged file its name: the number that was free, or the next one that is.
+    fn name(&self, ready: &Staged, at: &SetAddress, blob: &[u8]) -> Outcome {
+        let mut number = ready.number;
+        for _ in 0..ATTEMPTS {
+            match fs::hard_link(&ready.file, ready.folder.join(signature_name(number))) {
+                Ok(()) => {
+                    let before = number.saturating_sub(1);
+                    let gap = before > 0
+                        && fs::symlink_metadata(ready.folder.join(signature_name(before)))
+                            .is_err_and(|e| e.kind() == ErrorKind::NotFound);
+                    // The ordinary way finds these bytes again and closes the gap before them.
+                    return if gap { Outcome::Separately } else { Outcome::Settled(Ok(Appended::Created(number))) };
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Outcome::Settled(Err(failed("writing", &ready.folder, &error))),
+            }
+            // Somebody else was faster, perhaps with the same bytes.
+            match self.look_for(at, blob, false) {
+                Ok(found) if found.unsettled => return Outcome::Separately,
+                Ok(found) => match (found.same, found.highest.checked_add(1)) {
+                    (Some(same), _) => return Outcome::Settled(Ok(Appended::AlreadyThere(same))),
+                    (None, Some(free)) => number = free,
+                    (None, None) => return Outcome::Separately,
+                },
+                Err(error) => return Outcome::Settled(Err(error)),
+            }
+        }
+        Outcome::Separately
+    }
+
+    /// Makes durable all that was written to the tree's file system before.
+    fn barrier(&self) -> io::Result<()> {
+        if self.fsync { rustix::fs::syncfs(File::open(&self.root)?).map_err(io::Error::from) } else { Ok(()) }
+    }
+}
+
+fn fail_all(batch: &[Append], error: &StoreError) -> Vec<Outcome> {
+    batch.iter().map(|_| Outcome::Settled(Err(StoreError::unavailable("a group of appends", error)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Digest;
+    use crate::store::{StoreOptions, StorePath};
+
+    fn set(name: &str) -> SetAddress {
+        SetAddress::image(StorePath::parse("org/app").unwrap(), Digest::sha256(name.as_bytes())).unwrap()
+    }
+
+    async fn local(folder: &std::path::Path) -> Store {
+        let options = StoreOptions { create: true, ..StoreOptions::default() };
+        Store::open(folder.to_str().unwrap(), &options).await.unwrap()
+    }
+
+    async fn settled(store: &Store, batch: &[(&str, &str)]) -> Vec<Appended> {
+        let batch = batch.iter().map(|(at, blob)| (set(at), Bytes::copy_from_slice(blob.as_bytes()))).collect();
+        store.append_many(batch).await.into_iter().map(Result::unwrap).collect()
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_many_appends() {
+        let folder = tempfile::tempdir().unwrap();
+        for store in [local(folder.path()).await, Store::memory()] {
+            let first = settled(&store, &[("a", "1"), ("a", "2"), ("b", "1"), ("b", "1")]).await;
+            let mut twins = [first[2], first[3]];
+            twins.sort_by_key(|appended| format!("{appended:?}"));
+            assert_eq!(twins, [Appended::AlreadyThere(1), Appended::Created(1)]);
+            let mut numbers = [first[0], first[1]];
+            numbers.sort_by_key(|appended| format!("{appended:?}"));
+            assert_eq!(numbers, [Appended::Created(1), Appended::Created(2)]);
+            let second = settled(&store, &[("b", "1"), ("b", "2"), ("a", "2")]).await;
+            assert_eq!(second[..2], [Appended::AlreadyThere(1), Appended::Created(2)]);
+            assert!(matches!(second[2], Appended::AlreadyThere(_)));
+            assert_eq!(store.signatures(&set("a")).await.unwrap().len(), 2);
+        }
+        let files = fs::read_dir(folder.path().join(set("b").to_string())).unwrap().count();
+        assert_eq!(files, 2, "nothing staged is left");
+    }
+
+    #[tokio::test]
+    async fn one_bad_entry_does_not_spoil_the_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = local(folder.path()).await;
+        fs::create_dir_all(folder.path().join("org")).unwrap();
+        fs::write(folder.path().join(set("blocked").to_string()), "a file in the way").unwrap();
+        let batch = [("x", "1"), ("blocked", "1"), ("y", ""), ("z", "1")];
+        let batch = batch.iter().map(|(at, blob)| (set(at), Bytes::copy_from_slice(blob.as_bytes()))).collect();
+        let results = store.append_many(batch).await;
+        assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
+    }
+
+    #[tokio::test]
+    async fn racing_batches_lose_nothing_and_leave_no_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = local(folder.path()).await;
+        let other = local(folder.path()).await;
+        let batch = |who: u32| (0..50).map(|n| (set("a"), Bytes::from(format!("{who}-{n}")))).collect::<Vec<_>>();
+        let (one, two, _) = tokio::join!(store.append_many(batch(1)), other.append_many(batch(2)), async {
+            for n in 0..50 {
+                store.append(&set("a"), format!("single-{n}").as_bytes()).await.unwrap();
+            }
+        });
+        assert!(one.iter().chain(&two).all(Result::is_ok));
+        let numbers: Vec<u32> = store.signatures(&set("a")).await.unwrap().iter().map(|s| s.number).collect();
+        assert_eq!(numbers, (1..=150).collect::<Vec<_>>());
+    }
+}
