@@ -4,8 +4,10 @@
 mod mechanism;
 mod signatures;
 mod trust_root;
+mod unverified;
 mod vouch;
 
 pub use mechanism::OpenPgp;
 pub use signatures::{Found, LookupError, Place, Signatures};
-pub use vouch::{NotVouched, Unreadable, Unverified, repository_named, vouched};
+pub use unverified::{Unreadable, Unverified};
+pub use vouch::{NotVouched, Vouched, name_of, vouched};

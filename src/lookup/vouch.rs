@@ -1,64 +1,27 @@
-//! A stored signature on its own: what it says of itself, and whether a policy vouches for it
-//! under the name and for the digest that it claims. Asked before a signature is admitted to a
-//! store, and when a store is checked (design 5, rule 1).
+//! Whether a policy vouches for a signature on its own, under the name and for the digest that it
+//! claims. Asked before a signature is admitted to a store, and when a store is checked
+//! (design 5, rule 1).
 
 use bytes::Bytes;
-use jiff::Timestamp;
 
 use crate::image::{Digest, ImageReference, Reference, ReferenceError};
-use crate::openpgp::{self, Fingerprint, InspectError, KeyId};
 use crate::policy::{
-    self, AcceptedAuthor, Image, ManifestEvidence, Mechanism, MechanismError, Origin, Policy, Reason, Refusal,
-    SignatureBlob,
+    self, Image, ManifestEvidence, Mechanism, MechanismError, Options, Origin, Policy, Reason, Refusal, Requirement,
+    ScopeMatch, SignatureBlob, Signatures,
 };
-use crate::signature::{BlobError, Claim, ClaimError, simple_signing};
+use crate::signature::{BlobKind, Claim, classify};
 
-/// What a simple signature says of itself. Anybody could have written it.
-#[derive(Clone, Debug)]
-pub struct Unverified {
-    /// What is claimed.
-    pub claim: Claim,
-    /// The key that it names.
-    pub key_id: KeyId,
-    /// That key's fingerprint, if it is named; maybe a subkey's.
-    pub fingerprint: Option<Fingerprint>,
-    /// When it says that it was made.
-    pub created: Option<Timestamp>,
-}
-
-/// Why a blob says nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    /// It is no simple signature by its first bytes.
-    #[error(transparent)]
-    Blob(#[from] BlobError),
-    /// It is no signed OpenPGP message.
-    #[error(transparent)]
-    Message(#[from] InspectError),
-    /// What is signed is no claim.
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-}
-
-impl Unverified {
-    /// Reads a stored signature, verifying nothing.
-    ///
-    /// # Errors
-    /// [`Unreadable`].
-    pub fn read(blob: &[u8]) -> Result<Self, Unreadable> {
-        let said = openpgp::inspect(simple_signing(blob)?)?;
-        let claim = Claim::parse(&said.content)?;
-        Ok(Self { claim, key_id: said.key_id, fingerprint: said.fingerprint, created: said.created })
-    }
-
-    /// Tells whether the signature names this key as its maker: by fingerprint, or by key ID where
-    /// it has no fingerprint.
-    pub fn names(&self, key: &Fingerprint) -> bool {
-        match &self.fingerprint {
-            Some(named) => named == key,
-            None => self.key_id == key.key_id(),
-        }
-    }
+/// A signature that a policy vouches for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vouched {
+    /// Which part of the policy spoke.
+    pub scope: ScopeMatch,
+    /// The fingerprint of the signer's primary key; `None` for sigstore.
+    pub fingerprint: Option<String>,
+    /// When it was made, Unix seconds; `None` for sigstore.
+    pub created: Option<i64>,
+    /// What the cryptography remarked.
+    pub warnings: Vec<String>,
 }
 
 /// Why nobody vouches for a signature.
@@ -80,6 +43,14 @@ pub enum NotVouched {
         /// What it was asked about.
         wanted: Digest,
     },
+    /// The policy refuses a sigstore signature.
+    #[error("{reason} (scope {scope} of the policy)")]
+    Sigstore {
+        /// Why.
+        reason: Reason,
+        /// Which part of the policy spoke.
+        scope: ScopeMatch,
+    },
     /// The policy refuses.
     #[error("{refusal}{}", place(.refusal, *.requirements))]
     Refused {
@@ -93,8 +64,12 @@ pub enum NotVouched {
 impl NotVouched {
     /// Tells whether the policy's keys could not be had, so that this is no answer at all.
     pub fn is_without_keys(&self) -> bool {
-        let Self::Refused { refusal: Refusal::Rejected { reason, .. }, .. } = self else { return false };
-        matches!(reason, Reason::Mechanism(MechanismError::Keys(_) | MechanismError::NoKeys))
+        match self {
+            Self::Refused { refusal: Refusal::Rejected { reason, .. }, .. } | Self::Sigstore { reason, .. } => {
+                matches!(reason, Reason::Mechanism(MechanismError::Keys(_) | MechanismError::NoKeys))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -110,10 +85,13 @@ fn place(refusal: &Refusal, requirements: usize) -> String {
 }
 
 /// Asks a policy about a signature under its own name: the claim's name is the image's, and so it
-/// decides the scope. `claim` is what [`Unverified::read`] found in `blob`; nothing of it counts
-/// unless the policy accepts the same bytes. Which repository the claim may be of is not asked.
+/// decides the scope. `claim` is what [`super::Unverified::read`] found in `blob`; nothing of it
+/// counts unless the policy accepts the same bytes. Which repository the claim may be of is not
+/// asked.
 ///
-/// A claim without tag and digest is judged as one by `digest`.
+/// A simple signature must have an accepted author ([`policy::author_accepted`]); a sigstore
+/// signature, of which that says nothing, must be accepted by one `sigstoreSigned` requirement of
+/// a scope that does not `reject`. A claim without tag and digest is judged as one by `digest`.
 ///
 /// # Errors
 /// [`NotVouched`].
@@ -123,8 +101,8 @@ pub fn vouched(
     claim: &Claim,
     digest: &Digest,
     blob: &Bytes,
-) -> Result<AcceptedAuthor, NotVouched> {
-    let reference = repository_named(claim)?;
+) -> Result<Vouched, NotVouched> {
+    let reference = name_of(claim)?;
     if claim.digest != *digest {
         return Err(NotVouched::Digest { claimed: claim.digest.clone(), wanted: digest.clone() });
     }
@@ -137,6 +115,9 @@ pub fn vouched(
         .map_err(|reason| NotVouched::Name { name: claim.reference.clone(), reason })?;
     let image = Image::docker(&identity, ManifestEvidence::Digest(digest));
     let signature = SignatureBlob { origin: Origin::Url("the signature".to_owned()), bytes: blob.clone() };
+    if matches!(classify(blob), Ok(BlobKind::SigstoreJson(_))) {
+        return sigstore(policy, mechanism, claim, &identity, &image, &signature);
+    }
     let accepted = policy::author_accepted(policy, &image, &signature, mechanism).map_err(|refusal| {
         let (_, requirements) = policy.docker_requirements(identity.as_reference());
         NotVouched::Refused { refusal, requirements: requirements.len() }
@@ -145,14 +126,46 @@ pub fn vouched(
     if accepted.claim != *claim {
         return Err(NotVouched::Refused { refusal: Refusal::Inconsistent, requirements: 1 });
     }
-    Ok(accepted)
+    Ok(Vouched {
+        scope: accepted.scope,
+        fingerprint: Some(accepted.fingerprint),
+        created: Some(accepted.created),
+        warnings: accepted.warnings,
+    })
+}
+
+fn sigstore(
+    policy: &Policy,
+    mechanism: &dyn Mechanism,
+    claim: &Claim,
+    identity: &ImageReference,
+    image: &Image<'_>,
+    signature: &SignatureBlob,
+) -> Result<Vouched, NotVouched> {
+    let (scope, requirements) = policy.docker_requirements(identity.as_reference());
+    let refused = |reason| Err(NotVouched::Sigstore { reason, scope: scope.clone() });
+    if requirements.contains(&Requirement::Reject) {
+        return refused(Reason::SignaturesRejected { image: image.name.clone() });
+    }
+    let found = std::slice::from_ref(signature);
+    let decision = policy::decide(policy, image, Signatures::Found(found), mechanism, Options::default());
+    let Some(verdict) = decision.signatures.into_iter().next() else { return refused(Reason::NotExamined) };
+    if !verdict.accepted {
+        return refused(verdict.reason.unwrap_or(Reason::NotExamined));
+    }
+    let same = verdict.claimed_digest.as_ref() == Some(&claim.digest)
+        && verdict.claimed_reference.as_ref() == Some(&claim.reference);
+    if !same {
+        return Err(NotVouched::Refused { refusal: Refusal::Inconsistent, requirements: 1 });
+    }
+    Ok(Vouched { scope, fingerprint: None, created: None, warnings: verdict.warnings })
 }
 
 /// Reads the name of a claim.
 ///
 /// # Errors
 /// [`NotVouched::Name`].
-pub fn repository_named(claim: &Claim) -> Result<Reference, NotVouched> {
+pub fn name_of(claim: &Claim) -> Result<Reference, NotVouched> {
     Reference::parse(&claim.reference)
         .map_err(|reason| NotVouched::Name { name: claim.reference.chars().take(300).collect(), reason })
 }
@@ -162,7 +175,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::lookup::OpenPgp;
+    use crate::lookup::{OpenPgp, Unverified};
     use crate::openpgp::{Signer as _, SoftSigner};
 
     fn key(file: &str) -> String {
@@ -249,16 +262,34 @@ mod tests {
     }
 
     #[test]
-    fn says_who_it_names() {
-        let digest = Digest::sha256(b"x");
-        let unverified = Unverified::read(&signed("r.example/a:1", &digest)).unwrap();
-        let named = unverified.fingerprint.clone().unwrap();
-        assert!(unverified.names(&named));
-        let without = Unverified { fingerprint: None, ..unverified };
-        assert!(without.names(&named));
-        let other = Fingerprint::parse(&"A".repeat(40)).unwrap();
-        assert!(!without.names(&other) && without.key_id != other.key_id());
-        assert!(matches!(Unverified::read(b"<html>"), Err(Unreadable::Blob(_))));
-        assert!(matches!(Unverified::read(b"\xa3\x01"), Err(Unreadable::Message(_))));
+    fn sigstore_by_its_own_requirement() {
+        let data = |name: &str| format!("{}/tests/data/sigstore/{name}", env!("CARGO_MANIFEST_DIR"));
+        let blob = Bytes::from(std::fs::read(data("ecdsa-p256.signature-1")).unwrap());
+        let claim = Unverified::read(&blob).unwrap().claim;
+        let digest = claim.digest.clone();
+        let by = |key: &str| {
+            format!(
+                r#"{{"type":"sigstoreSigned","keyPath":"{}","signedIdentity":{{"type":"matchRepository"}}}}"#,
+                data(key)
+            )
+        };
+        let ask = |list: &str| {
+            let policy = Policy::parse(format!(r#"{{"default":[{list}]}}"#).as_bytes()).unwrap();
+            vouched(&policy, &OpenPgp::now(), &claim, &digest, &blob).map_err(|e| e.to_string())
+        };
+        assert_eq!(ask(&by("ecdsa-p256.pub")).map(|vouched| vouched.scope), Ok(ScopeMatch::Default));
+        assert!(
+            ask(&format!("{},{}", signed_by("alice"), by("ecdsa-p256.pub"))).is_ok(),
+            "signedBy says nothing of it"
+        );
+        assert!(ask(&by("ecdsa-p384.pub")).is_err());
+        assert!(ask(&signed_by("alice")).unwrap_err().contains("not examined"));
+        assert!(ask(r#"{"type":"insecureAcceptAnything"}"#).is_err(), "nobody vouches");
+        assert!(ask(&format!(r#"{},{{"type":"reject"}}"#, by("ecdsa-p256.pub"))).unwrap_err().contains("are rejected"));
+        let policy = Policy::parse(format!(r#"{{"default":[{}]}}"#, by("ecdsa-p256.pub")).as_bytes()).unwrap();
+        let other = Digest::sha256(b"other");
+        assert!(vouched(&policy, &OpenPgp::now(), &claim, &other, &blob).is_err());
+        let forged = Claim { digest: other.clone(), ..claim.clone() };
+        assert!(vouched(&policy, &OpenPgp::now(), &forged, &other, &blob).is_err());
     }
 }

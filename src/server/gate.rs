@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::upload::{NotAdmitted, Upload, UploadGate};
 use crate::config::{ClaimPath, GateRule, GateRules};
-use crate::lookup::{repository_named, vouched};
+use crate::lookup::{name_of, vouched};
 use crate::policy::{Mechanism, Policy};
 
 /// The gate by its configured rules. Policies are read for each upload, which is rare and costs
@@ -46,7 +46,7 @@ impl ConfiguredGate {
     fn ask(&self, policy: &Policy, claim_path: ClaimPath, upload: &Upload<'_>) -> Result<(), NotAdmitted> {
         let denied = |reason: String| Err(NotAdmitted::Denied(format!("signature not admitted: {reason}")));
         let Some(claim) = upload.claim else { return denied("it has no claim".to_owned()) };
-        let named = match repository_named(claim) {
+        let named = match name_of(claim) {
             Ok(named) => named,
             Err(not) => return denied(not.to_string()),
         };
@@ -58,7 +58,7 @@ impl ConfiguredGate {
                 tracing::info!(
                     repository = upload.repository,
                     digest = %upload.digest,
-                    signer = accepted.fingerprint,
+                    signer = accepted.fingerprint.as_deref(),
                     scope = %accepted.scope,
                     name = claim.reference,
                     "the policy vouches for an upload"

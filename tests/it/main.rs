@@ -12,6 +12,7 @@
 mod support;
 
 mod architecture;
+mod attachments;
 mod gate;
 mod lookaside;
 mod openpgp;

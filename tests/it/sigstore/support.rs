@@ -44,7 +44,6 @@ pub fn key() -> KeyPair {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
 }
 
-/// A signature of `payload` by `key`, and nothing else.
 /// Reads a stored signature, format line included.
 pub fn stored(blob: &[u8]) -> SigstoreAttachment {
     match countersign::signature::classify(blob) {
@@ -53,6 +52,7 @@ pub fn stored(blob: &[u8]) -> SigstoreAttachment {
     }
 }
 
+/// A signature of `payload` by `key`, and nothing else.
 pub fn signed(key: &KeyPair, payload: &[u8]) -> SigstoreAttachment {
     let signature = encode(&key.sign(payload).unwrap());
     let annotations = BTreeMap::from([(SIGNATURE_ANNOTATION.to_owned(), signature)]);
