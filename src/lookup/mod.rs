@@ -9,6 +9,8 @@ mod registries_review;
 mod resolution;
 mod signatures;
 mod trust_root;
+mod unverified;
+mod vouch;
 
 pub use instances::{ListError, ManifestList, Member};
 pub use mechanism::OpenPgp;
@@ -17,3 +19,5 @@ pub use policy_review::{never_matches, review_policy};
 pub use registries_review::review_registries;
 pub use resolution::{Asked, Resolution, signature_urls};
 pub use signatures::{Found, LookupError, Place, Signatures};
+pub use unverified::{Unreadable, Unverified};
+pub use vouch::{NotVouched, Vouched, name_of, vouched};

@@ -13,6 +13,7 @@ mod support;
 
 mod architecture;
 mod attachments;
+mod gate;
 mod lookaside;
 mod openpgp;
 mod proxy;
