@@ -12,8 +12,10 @@
 mod support;
 
 mod architecture;
+mod corpus;
 mod differential;
 mod lookaside;
+mod names;
 mod openpgp;
 mod proxy;
 mod registry;

@@ -255,9 +255,9 @@ impl World {
             // What is remapped says the other name, and then only that one matches.
             for (label, identity) in self.identities(&name) {
                 for (said, text) in self.spellings(&name) {
-                    // All of them for one image; for the others what differs by the image.
+                    // All of them for one name; for the others what differs by the name.
                     let ordinary = ["same", "another tag", "by digest", "name only", "remapped"].contains(&said);
-                    if repository != 0 && !ordinary {
+                    if (repository != 0 || suffix != ":v1") && !ordinary {
                         continue;
                     }
                     let signature = self.sign_quickly(&claims::good(&quoted(&text), &self.digest));
@@ -332,7 +332,9 @@ impl World {
             ("base layer", vec![&base]),
             ("signed, base layer", vec![&good, &base]),
         ] {
-            for signers in [&[][..], &["good"], &["good", "other"]] {
+            // Nothing signed is refused wherever anything is asked for.
+            let unsigned = label.starts_with("anything") || label == "sigstore";
+            for signers in [&[][..], &["good"], &["good", "other"]].into_iter().skip(usize::from(!unsigned)) {
                 let signatures = signers.iter().map(|key| self.sign(key, &claim)).collect();
                 let mut case =
                     self.plain(format!("requirements: {label}, by {signers:?}"), &name, signatures, json!({}));

@@ -31,12 +31,15 @@ pub const RINGS: [&str; 9] =
 
 const THEN: [&str; 2] = ["--faked-system-time", "20240101T000000!"];
 
+/// gpg's arguments and the content.
+type Signing = (Vec<String>, Vec<u8>);
+
 /// A GnuPG home with all keys, and a folder with all keyrings.
 pub struct Keys {
     home: Home,
     folder: tempfile::TempDir,
     fingerprints: HashMap<&'static str, String>,
-    signed: Mutex<HashMap<(Vec<String>, Vec<u8>), Vec<u8>>>,
+    signed: Mutex<HashMap<Signing, Vec<u8>>>,
 }
 
 impl Keys {

@@ -72,9 +72,9 @@ impl Form {
         matches!(self.label, "armour" | "cleartext")
     }
 
-    /// Whether another key than `good` can make it.
+    /// Whether another key than `good` can make it; not every key goes with every hash.
     pub fn is_by_any_key(&self) -> bool {
-        !matches!(self.make, Make::Crafted(_))
+        !matches!(self.make, Make::Crafted(_) | Make::Gpg(["--digest-algo", ..]))
     }
 }
 
