@@ -13,8 +13,11 @@ mod support;
 
 mod architecture;
 mod attachments;
+mod corpus;
+mod differential;
 mod gate;
 mod lookaside;
+mod names;
 mod openpgp;
 mod proxy;
 mod registry;
