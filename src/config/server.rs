@@ -47,7 +47,9 @@ pub struct ServerConfig {
     pub upstream_tls_verify: bool,
     /// Whether the upstream sees the `Host` that the client sent. Default false: it sees its own
     /// name, by which virtual hosts and certificates are found, and the client's in
-    /// `X-Forwarded-Host`; addresses in its answers are rewritten either way.
+    /// `X-Forwarded-Host`; addresses in its answers are rewritten either way. Where several
+    /// registries share the upstream's address, set `public_url` too: who may read and write
+    /// signatures is then asked under that name only, never under one that the caller chose.
     pub upstream_keep_host: bool,
     /// How long the upstream may be silent before its answer begins, in seconds. An upload that
     /// makes progress is not silence. Default 300.

@@ -35,6 +35,17 @@ const REMEMBERED: u64 = 100_000;
 /// How much of the upstream's own words is handed on with a refusal.
 const WORDS_LIMIT: usize = 16 * 1024;
 
+/// How many redirects to a manifest are followed.
+const REDIRECTS: usize = 5;
+
+/// Tells a manifest from a page to log in by.
+fn is_manifest(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    [&b"application/vnd.oci.image."[..], b"application/vnd.docker.distribution.manifest."]
+        .iter()
+        .any(|start| kind.starts_with(start))
+}
+
 /// What the upstream says of a manifest, if it says anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manifest {
@@ -109,15 +120,52 @@ impl Access {
         let path = format!("/v2/{name}/manifests/{digest}");
         let mut question = self.upstream.question(Method::HEAD, &path, headers, caller)?;
         question.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
-        let answer = self.ask(question).await?;
+        let mut answer = self.ask(question).await?;
+        let redirected = answer.status().is_redirection();
+        if redirected {
+            answer = self.follow(&path, answer, caller).await?;
+        }
         match answer.status() {
+            StatusCode::OK if redirected && !is_manifest(answer.headers()) => {
+                tracing::warn!("the upstream redirects to something that is no manifest");
+                Err(Problem::UpstreamFailing(StatusCode::FOUND, None))
+            }
             StatusCode::OK => {
                 self.granted.insert(key, ()).await;
                 Ok(Manifest::Readable)
             }
             StatusCode::NOT_FOUND => Ok(Manifest::Absent),
+            status if redirected => Err(Problem::UpstreamFailing(status, None)),
             _ => Err(self.refusal(answer, headers).await),
         }
+    }
+
+    /// Follows an upstream that keeps its manifests elsewhere, as registry.k8s.io does. Whoever is
+    /// sent there may read there; no credentials go along, since none are meant for that place.
+    async fn follow(
+        &self,
+        path: &str,
+        mut answer: Response<Incoming>,
+        caller: &Caller,
+    ) -> Result<Response<Incoming>, Problem> {
+        let mut at = self.upstream.url(path)?;
+        for _ in 0..REDIRECTS {
+            let failing = Problem::UpstreamFailing(answer.status(), None);
+            let Some(next) = answer.headers().get(LOCATION).and_then(|v| v.to_str().ok()) else { return Err(failing) };
+            let Ok(next) = at.join(next) else { return Err(failing) };
+            let falls = at.scheme() == "https" && next.scheme() != "https";
+            if falls || !matches!(next.scheme(), "http" | "https") {
+                return Err(failing);
+            }
+            let mut question = Upstream::stranger(Method::HEAD, &next, caller)?;
+            question.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
+            answer = self.ask(question).await?;
+            if !answer.status().is_redirection() {
+                return Ok(answer);
+            }
+            at = next;
+        }
+        Err(Problem::UpstreamFailing(answer.status(), None))
     }
 
     /// Asks whether the caller may write to the repository, by opening and cancelling an upload.

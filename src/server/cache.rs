@@ -90,10 +90,12 @@ impl SetCache {
     pub(super) fn new(backend: Arc<dyn Backend>, config: &ServerConfig) -> Self {
         let sets = moka::future::Cache::builder()
             .max_capacity(config.cache.set_bytes)
-            .weigher(|_, set: &Arc<SignatureSet>| {
-                // The base64 listing is made later, so it is counted from the start.
+            .weigher(|(address, _): &(SetAddress, u64), set: &Arc<SignatureSet>| {
+                // The base64 listing is made later, so it is counted from the start. Of an empty
+                // set the address is all there is, and strangers choose it.
                 let bytes: usize = set.entries.iter().map(|e| e.bytes.len() * 7 / 3 + OVERHEAD).sum();
-                u32::try_from(bytes + OVERHEAD).unwrap_or(u32::MAX)
+                let key = address.path().as_str().len() + address.digest().hex().len();
+                u32::try_from(bytes + key + OVERHEAD).unwrap_or(u32::MAX)
             })
             .time_to_live(Duration::from_secs(config.cache.set_seconds))
             .build();

@@ -39,6 +39,7 @@ struct Faults {
     reads: AtomicUsize,
     walks: AtomicUsize,
     gate: Mutex<Option<Gate>>,
+    foreign: Mutex<Vec<StoredSignature>>,
 }
 
 impl Default for FaultyStore {
@@ -50,6 +51,7 @@ impl Default for FaultyStore {
             reads: AtomicUsize::default(),
             walks: AtomicUsize::default(),
             gate: Mutex::default(),
+            foreign: Mutex::default(),
         }))
     }
 }
@@ -100,6 +102,13 @@ impl FaultyStore {
         }
     }
 
+    /// Puts what only another tool would write behind every set.
+    pub(super) fn lay(&self, blobs: impl IntoIterator<Item = String>) {
+        let numbered = (1u32..).zip(blobs);
+        let signatures = numbered.map(|(number, blob)| StoredSignature { number, bytes: blob.into() });
+        self.0.foreign.lock().unwrap().extend(signatures);
+    }
+
     pub(super) async fn stored(&self, set: &SetAddress) -> Vec<Bytes> {
         self.0.store.signatures(set).await.unwrap().into_iter().map(|s| s.bytes).collect()
     }
@@ -116,7 +125,10 @@ impl Backend for FaultyStore {
             if self.0.failing.load(Ordering::SeqCst) {
                 return Err(Self::fault());
             }
-            let read = self.0.store.signatures(set).await;
+            let mut read = self.0.store.signatures(set).await;
+            if let Ok(read) = &mut read {
+                read.extend(self.0.foreign.lock().unwrap().iter().cloned());
+            }
             let gate = self.0.gate.lock().unwrap().take();
             if let Some(gate) = gate {
                 gate.reached.add_permits(1);

@@ -74,6 +74,8 @@ pub trait UploadGate: Send + Sync {
 }
 
 const SUFFIX_LIMIT: usize = 512;
+/// A longer user name may be a secret.
+const NAME_SHOWN: usize = 64;
 
 /// Takes uploads.
 pub(super) struct Uploads {
@@ -265,7 +267,12 @@ impl Uploads {
 }
 
 fn store_problem(error: &StoreError) -> Problem {
-    if error.is_unavailable() { Problem::Store(Shape::Registry) } else { Problem::Internal }
+    match error {
+        // Another process was faster, or the limit is set higher than clients read.
+        StoreError::Full { .. } => Problem::Denied(error.to_string()),
+        error if error.is_unavailable() => Problem::Store(Shape::Registry),
+        _ => Problem::Internal,
+    }
 }
 
 /// Returns the address of the collection.
@@ -313,10 +320,15 @@ fn user(headers: &HeaderMap) -> String {
         return scheme.to_ascii_lowercase();
     }
     let decoded = STANDARD.decode(rest.trim()).unwrap_or_default();
-    match decoded.iter().position(|b| *b == b':') {
-        Some(end) => String::from_utf8_lossy(decoded.get(..end).unwrap_or_default()).escape_debug().to_string(),
-        None => "unknown".to_owned(),
+    let Some(end) = decoded.iter().position(|b| *b == b':') else { return "unknown".to_owned() };
+    let (name, password) = decoded.split_at_checked(end).unwrap_or_default();
+    // Some registries take a token as the user's name, with itself, nothing or a fixed word as the
+    // password; names of people and robots are shorter.
+    let tokens = [name, b"", b"x-oauth-basic"];
+    if tokens.contains(&password.get(1..).unwrap_or_default()) || name.len() > NAME_SHOWN {
+        return "basic".to_owned();
     }
+    String::from_utf8_lossy(name).escape_debug().to_string()
 }
 
 /// Reads the uploaded JSON and returns the OpenPGP message; the error is a reason for the uploader.
@@ -460,7 +472,11 @@ mod tests {
             user(&headers)
         };
         assert_eq!(named(&format!("Basic {}", STANDARD.encode("bob:secret:x"))), "bob");
-        assert_eq!(named(&format!("basic {}", STANDARD.encode("b\nob:"))), "b\\nob");
+        assert_eq!(named(&format!("basic {}", STANDARD.encode("b\nob:x"))), "b\\nob");
+        let long = format!("{}:x", "s".repeat(65));
+        for token in ["dop_v1_secret:dop_v1_secret", "ghp_secret:x-oauth-basic", "secret:", &long] {
+            assert_eq!(named(&format!("Basic {}", STANDARD.encode(token))), "basic", "a token for a name");
+        }
         assert_eq!(named("Bearer secret"), "bearer");
         assert_eq!(named("secret"), "unknown");
         assert_eq!(named("Basic !"), "unknown");

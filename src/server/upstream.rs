@@ -29,6 +29,8 @@ const TOKEN_PATHS: [&str; 7] =
 const LEARNED_LIMIT: usize = 16;
 /// How often the upstream is asked for its token endpoint on behalf of unknown paths.
 const LEARN_PAUSE: Duration = Duration::from_secs(30);
+/// How soon it is asked again when it did not answer.
+const LEARN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Who asks, and how the request came.
 #[derive(Clone, Debug)]
@@ -49,7 +51,9 @@ pub(super) struct Upstream {
     listen: SocketAddr,
     silence: Duration,
     learned: RwLock<Vec<String>>,
-    asked: Mutex<Option<Instant>>,
+    /// Until when the upstream is not asked again for its token endpoint; held while it is asked.
+    asked: tokio::sync::Mutex<Option<Instant>>,
+    question_time: Duration,
 }
 
 /// Returns how the client calls this server: the configured name, else what the headers say.
@@ -79,7 +83,8 @@ impl Upstream {
             listen: config.listen,
             silence: Duration::from_secs(config.upstream_timeout_seconds),
             learned: RwLock::new(Vec::new()),
-            asked: Mutex::new(None),
+            asked: tokio::sync::Mutex::new(None),
+            question_time: Duration::from_secs(config.access_timeout_seconds),
         })
     }
 
@@ -152,6 +157,35 @@ impl Upstream {
             }
         }
         self.forward_headers(&mut parts.headers, caller);
+        // What a front before several registries finds by a name of the caller's choice may be the
+        // caller's own registry, and that has no say about signatures here.
+        if let Some(public) = self.public.as_ref().filter(|_| self.keep_host)
+            && let Ok(host) = HeaderValue::from_str(public.authority())
+        {
+            parts.headers.insert(HOST, host);
+        }
+        Ok(parts)
+    }
+
+    /// Returns the address of `path` at the upstream, to resolve a redirect against.
+    pub(super) fn url(&self, path: &str) -> Result<url::Url, Problem> {
+        let broken = |_| Problem::NoSuchAddress(super::error::Shape::Registry);
+        url::Url::parse(&format!("{}{path}", self.origin)).map_err(broken)
+    }
+
+    /// Returns a request of our own to a place that the upstream named, with nobody's credentials.
+    pub(super) fn stranger(method: Method, url: &url::Url, caller: &Caller) -> Result<request::Parts, Problem> {
+        let mut url = url.clone();
+        url.set_fragment(None);
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = method;
+        parts.uri = url.as_str().parse().map_err(|_| Problem::NoSuchAddress(super::error::Shape::Registry))?;
+        let agent = HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION")));
+        parts.headers.insert(USER_AGENT, agent);
+        if let Ok(id) = HeaderValue::from_str(&format!("{:016x}", caller.id)) {
+            parts.headers.insert(REQUEST_ID, id);
+        }
         Ok(parts)
     }
 
@@ -259,18 +293,21 @@ impl Upstream {
         if self.knows(path) {
             return true;
         }
-        {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            if asked.is_some_and(|at| at.elapsed() < LEARN_PAUSE) {
-                return false;
-            }
-            *asked = Some(Instant::now());
+        // Others wait for the answer rather than be told that there is nothing.
+        let mut asked = self.asked.lock().await;
+        if self.knows(path) || asked.is_some_and(|until| Instant::now() < until) {
+            return self.knows(path);
         }
         let Ok(mut ping) = self.question(Method::GET, "/v2/", headers, caller) else { return false };
         ping.headers.remove(AUTHORIZATION);
-        if let Ok(answer) = self.send(ping, Body::Empty).await {
-            self.polish(&mut answer.into_parts().0, headers);
-        }
+        let pause = match tokio::time::timeout(self.question_time, self.send(ping, Body::Empty)).await {
+            Ok(Ok(answer)) => {
+                self.polish(&mut answer.into_parts().0, headers);
+                LEARN_PAUSE
+            }
+            Ok(Err(_)) | Err(_) => LEARN_AGAIN,
+        };
+        *asked = Some(Instant::now() + pause);
         self.knows(path)
     }
 }

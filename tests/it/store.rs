@@ -276,7 +276,7 @@ async fn a_set_has_a_limit() {
     small.append(&at, b"x").await.unwrap();
     assert!(matches!(small.signatures(&at).await, Err(StoreError::TooMany { .. })));
     put_file(folder.path(), &format!("{}/signature-4294967295", image("org/app", "max")), b"m");
-    assert!(matches!(store.append(&image("org/app", "max"), b"x").await, Err(StoreError::TooMany { .. })));
+    assert!(matches!(store.append(&image("org/app", "max"), b"x").await, Err(StoreError::Full { .. })));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request};
 use hyper::body::Incoming;
 
+use crate::config::{HttpOrigin, ServerConfig};
 use crate::image::Digest;
 use crate::server::testing::{Fake, Server, config, registry, respond};
 use crate::server::{NotAdmitted, Upload, UploadGate};
@@ -76,6 +77,20 @@ async fn the_upstream_is_asked_with_the_callers_credentials() {
     }
 }
 
+#[tokio::test]
+async fn rights_are_not_asked_under_a_name_of_the_callers_choice() {
+    let fake = Fake::start(registry).await;
+    let public_url = Some(HttpOrigin::parse("https://r.example").unwrap());
+    let config = ServerConfig { upstream_keep_host: true, public_url, ..config(Some(fake.addr)) };
+    let server = Server::start(&config, None).await;
+    server.ask("GET", &path(), &[BOB, ("host", "eve.example"), ("x-forwarded-host", "eve.example")]).await;
+    let seen = fake.seen().pop().unwrap();
+    assert_eq!(seen.headers["host"], "r.example");
+    assert_eq!(seen.headers["x-forwarded-host"], "r.example");
+    server.ask("GET", "/v2/", &[BOB, ("host", "other.example")]).await;
+    assert_eq!(fake.seen().pop().unwrap().headers["host"], "other.example");
+}
+
 /// Makes an upstream that answers everything with one status.
 async fn always(status: u16, headers: &'static [(&'static str, &'static str)], body: &'static str) -> Fake {
     Fake::start(move |_: Request<Incoming>| async move { respond(status, headers, body) }).await
@@ -103,6 +118,43 @@ async fn what_the_upstream_says_decides() {
         assert_eq!(answer.header("retry-after"), retry, "{said}");
         assert_eq!(answer.header("x-registry-supports-signatures"), "1", "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_redirected_manifest_is_followed_without_credentials() {
+    let elsewhere = Fake::start(|request: Request<Incoming>| async move {
+        match request.uri().path() {
+            "/cdn/good" => respond(200, &[("content-type", "application/vnd.oci.image.manifest.v1+json")], ""),
+            "/cdn/hop" => respond(302, &[("location", "good")], ""),
+            "/cdn/none" => respond(404, &[], ""),
+            "/cdn/loop" => respond(302, &[("location", "/cdn/loop")], ""),
+            _ => respond(200, &[("content-type", "text/html")], "log in"),
+        }
+    })
+    .await;
+    let base = format!("http://{}", elsewhere.addr);
+    for (place, told, listed) in [
+        (format!("{base}/cdn/good"), 200, true),
+        (format!("{base}/cdn/hop"), 200, true),
+        (format!("{base}/cdn/none"), 200, false),
+        (format!("{base}/cdn/loop"), 502, false),
+        (format!("{base}/login"), 502, false),
+        ("ftp://x/".to_owned(), 502, false),
+    ] {
+        let location = place.clone();
+        let fake = Fake::start(move |_: Request<Incoming>| {
+            let location = location.clone();
+            async move { respond(307, &[("location", &location)], "") }
+        })
+        .await;
+        let server = Server::start(&config(Some(fake.addr)), None).await;
+        server.store.put(&set("birds/bluebird"), &[blob("a")]).await;
+        let answer = server.ask("GET", &path(), &[BOB]).await;
+        assert_eq!(answer.status, told, "{place}");
+        assert_eq!(answer.text().contains("atomic"), listed, "{place}");
+    }
+    assert!(elsewhere.seen().iter().all(|seen| seen.method == Method::HEAD));
+    assert!(elsewhere.seen().iter().all(|seen| !seen.headers.contains_key("authorization")));
 }
 
 #[tokio::test]

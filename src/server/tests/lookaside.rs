@@ -85,8 +85,7 @@ async fn a_failing_store_is_never_an_absence() {
 #[tokio::test]
 async fn clients_never_see_a_128th() {
     let server = Server::start(&config(None), None).await;
-    let blobs: Vec<String> = (0..130).map(|n| format!("blob {n}")).collect();
-    server.store.put(&image("x"), &blobs).await;
+    server.store.lay((0..130).map(|n| format!("blob {n}")));
     for (n, status) in [(127, 200), (128, 404), (4_294_967_295u32, 404)] {
         let told = server.ask("GET", &format!("/lookaside/x@sha256={}/signature-{n}", digest().hex()), &[]).await;
         assert_eq!(told.status, status, "{n}");

@@ -153,6 +153,27 @@ async fn a_token_endpoint_is_learned_when_it_is_asked_for() {
     assert!(!fake.seen().iter().any(|seen| seen.target == "/my/other"));
 }
 
+#[tokio::test]
+async fn all_who_ask_for_a_token_wait_until_its_endpoint_is_learned() {
+    let fake = Fake::start(|request: Request<Incoming>| async move {
+        let host = request.headers()["host"].to_str().unwrap().to_owned();
+        match request.uri().path() {
+            "/v2/" => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                respond(401, &[("www-authenticate", &format!("Bearer realm=\"http://{host}/my/own\""))], "")
+            }
+            _ => respond(200, &[], "token"),
+        }
+    })
+    .await;
+    let server = Server::start(&config(Some(fake.addr)), None).await;
+    // A browser's question comes first, the pulls of a cluster right after it.
+    let ask = |path: &'static str| server.ask("GET", path, &[]);
+    let (icon, one, two) = tokio::join!(ask("/favicon.ico"), ask("/my/own"), ask("/my/own"));
+    assert_eq!((icon.status.as_u16(), one.text(), two.text()), (404, "token", "token"));
+    assert_eq!(fake.seen().iter().filter(|seen| seen.target == "/v2/").count(), 1);
+}
+
 const CHUNK: usize = 64 * 1024;
 const CHUNKS: usize = 2048;
 

@@ -111,12 +111,12 @@ pub async fn removes_every_copy(bench: &Bench) {
 pub async fn reads_a_gap_densely_and_repairs_it(bench: &Bench) {
     let store = &bench.store;
     let at = image("org/app", "gap");
-    for (number, bytes) in [(2, b"a"), (10, b"c"), (9, b"b"), (300, b"a")] {
+    for (number, bytes) in [(2, b"a"), (10, b"c"), (9, b"b"), (100, b"a")] {
         (bench.put)(&format!("{at}/signature-{number}"), bytes);
     }
-    assert_eq!(numbers(store, &at).await, [2, 9, 10, 300]);
+    assert_eq!(numbers(store, &at).await, [2, 9, 10, 100]);
     assert_eq!(contents(store, &at).await, [b"a", b"b", b"c", b"a"]);
-    assert_eq!(store.append(&at, b"d").await.unwrap(), Appended::Created(301));
+    assert_eq!(store.append(&at, b"d").await.unwrap(), Appended::Created(101));
     let repaired = store.repair(&at).await.unwrap();
     assert_eq!((repaired.moved, repaired.duplicates), (4, 1));
     assert_eq!(numbers(store, &at).await, dense(4));
@@ -203,6 +203,8 @@ pub async fn racing_appends_and_removals(bench: &Bench) {
             looks
         })
     };
+    // All of them together stay below the number that no client reads any more.
+    let additions = (bench.rounds / 4).min(25);
     let mut tasks = tokio::task::JoinSet::new();
     for remover in 0..2 {
         let (store, at, rounds) =
@@ -215,10 +217,9 @@ pub async fn racing_appends_and_removals(bench: &Bench) {
         });
     }
     for appender in 0..4 {
-        let (store, at, rounds) =
-            (if appender % 2 == 0 { &bench.store } else { &bench.other }.clone(), at.clone(), bench.rounds);
+        let (store, at) = (if appender % 2 == 0 { &bench.store } else { &bench.other }.clone(), at.clone());
         tasks.spawn(async move {
-            for number in 0..rounds / 4 {
+            for number in 0..additions {
                 store.append(&at, format!("added {appender} {number}").as_bytes()).await.unwrap();
             }
         });
@@ -229,7 +230,7 @@ pub async fn racing_appends_and_removals(bench: &Bench) {
     let found = contents(&bench.store, &at).await;
     let unique: BTreeSet<_> = found.iter().cloned().collect();
     for appender in 0..4 {
-        for number in 0..bench.rounds / 4 {
+        for number in 0..additions {
             assert!(unique.contains(format!("added {appender} {number}").as_bytes()), "{appender} {number} is lost");
         }
     }
