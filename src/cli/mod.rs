@@ -36,17 +36,19 @@ pub const CREATOR: &str = concat!("countersign ", env!("CARGO_PKG_VERSION"));
 #[command(name = "countersign", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// Form of results on stdout (and of log lines on stderr)
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = GLOBAL)]
     format: Format,
     /// What to log: a level (error, warn, info, debug, trace) or a filter
-    #[arg(long, global = true, env = "COUNTERSIGN_LOG", value_name = "LEVEL")]
+    #[arg(long, global = true, env = "COUNTERSIGN_LOG", value_name = "LEVEL", help_heading = GLOBAL)]
     log: Option<String>,
     /// Configuration file of the server (YAML)
-    #[arg(long, global = true, env = "COUNTERSIGN_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "COUNTERSIGN_CONFIG", value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
+
+const GLOBAL: &str = "Options of every command";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -62,7 +62,7 @@ pub fn sentence(error: &anyhow::Error) -> String {
     for cause in error.chain().map(ToString::to_string) {
         if told.is_empty() {
             told.clone_from(&cause);
-        } else if !last.contains(&cause) && !told.ends_with(&cause) {
+        } else if !last.to_lowercase().contains(&bare(&cause)) {
             told.push_str(": ");
             told.push_str(&cause);
         } else {
@@ -71,6 +71,11 @@ pub fn sentence(error: &anyhow::Error) -> String {
         last = cause;
     }
     told
+}
+
+/// A cause without what our sentences leave out: the system's numbers, and Go's lower case.
+fn bare(cause: &str) -> String {
+    cause.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// Makes text of strangers safe for a terminal: control characters are shown, not obeyed.
@@ -101,6 +106,10 @@ mod tests {
         let error = Err::<(), _>(Outer { source }).context("--flag").unwrap_err();
         assert_eq!(sentence(&error), "--flag: reading x: invalid digit found in string");
         assert_eq!(sentence(&anyhow::anyhow!("a").context("b").context("c")), "c: b: a");
+        let gone = || std::io::Error::from_raw_os_error(2);
+        assert_eq!(sentence(&anyhow::Error::from(gone()).context("x")), "x: No such file or directory (os error 2)");
+        let told = anyhow::Error::from(gone()).context("open x: no such file or directory");
+        assert_eq!(sentence(&told), "open x: no such file or directory");
     }
 
     #[test]

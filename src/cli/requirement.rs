@@ -43,8 +43,9 @@ pub fn words(requirement: &Requirement) -> String {
             (key, Value::String(text)) if key.ends_with("Data") => format!("of {} characters", text.len()),
             (_, Value::String(text)) => text.clone(),
             ("signedIdentity" | "baseLayerIdentity", Value::Object(identity)) => {
-                let all: Vec<&str> = identity.values().filter_map(Value::as_str).collect();
-                all.join(" ")
+                let kind = identity.get("type").and_then(Value::as_str).unwrap_or_default();
+                let rest = identity.iter().filter(|(key, _)| *key != "type").filter_map(|(_, value)| value.as_str());
+                [kind].into_iter().chain(rest).collect::<Vec<_>>().join(" ")
             }
             (_, value) => value.to_string(),
         };
@@ -153,8 +154,8 @@ mod tests {
         insecureAcceptAnything
         reject
         signedBy, keyPath /k, keyType GPGKeys, signedIdentity matchRepository
-        signedBy, keyPaths ["/k","/l"], keyType signedByGPGKeys, signedIdentity a.example b.example remapIdentity
-        signedBy, keyData of 4 characters, keyType GPGKeys, signedIdentity a.example/x:1 exactReference
+        signedBy, keyPaths ["/k","/l"], keyType signedByGPGKeys, signedIdentity remapIdentity a.example b.example
+        signedBy, keyData of 4 characters, keyType GPGKeys, signedIdentity exactReference a.example/x:1
         signedBaseLayer, baseLayerIdentity matchExact
         sigstoreSigned, keyDatas ["AAAA","AAAB"], rekorPublicKeyPath /r, signedIdentity matchRepository
         sigstoreSigned, fulcio {"caPath":"/ca","oidcIssuer":"i","subjectEmail":"s"}, rekorPublicKeyData of 4 characters, signedIdentity matchRepository

@@ -37,7 +37,7 @@ pub struct Resolve {
 const EXAMPLES: &str = "\
 Examples:
   countersign resolve us.icr.io/birds/bluebird:build1
-  countersign resolve us.icr.io/birds/bluebird:build1 --online --registries-d /etc/containers/registries.d
+  countersign resolve us.icr.io/birds/bluebird:build1 --online --platform linux/s390x
   countersign resolve us.icr.io/birds/bluebird@sha256:… --format json
 
 Without --online no registry is asked; the addresses then need a digest, --digest or --manifest.

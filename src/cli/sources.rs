@@ -71,10 +71,13 @@ impl SourceArgs {
             };
             Place::Files(self.signature.iter().map(read).collect::<Result<_, _>>()?)
         } else if let Some(named) = &self.lookaside {
-            let own = || self.host.lookup(&client, Configuration::default());
+            let base = |base| {
+                let own = self.host.lookup(&client, Configuration::default());
+                Place::Base(Box::new((own, base)))
+            };
             match named.split_once("://").map(|(scheme, _)| scheme) {
-                None => Place::Base(Box::new((own(), LookasideBase::from_directory(&std::path::absolute(named)?)))),
-                Some("file" | "http" | "https") => Place::Base(Box::new((own(), LookasideBase::parse(named)?))),
+                None => base(LookasideBase::from_directory(&std::path::absolute(named)?)),
+                Some("file" | "http" | "https") => base(LookasideBase::parse(named)?),
                 Some(_) => {
                     let options = StoreOptions { create: false, ..StoreOptions::default() };
                     Place::Store(Store::open(named, &options).await?)
@@ -111,7 +114,7 @@ impl Desk<'_> {
         let name = reference.as_reference();
         let found: Result<Found, LookupError> = match &self.place {
             Place::Files(blobs) => return Ok(Ok(blobs.clone())),
-            Place::Base(base) => base.0.of_lookaside(&base.1, name, digest).await,
+            Place::Base(named) => named.0.of_lookaside(&named.1, name, digest).await,
             Place::Store(store) => Signatures::of_store(store, name, digest).await,
             Place::Configured(signatures) => signatures.of_image(name, digest).await,
         };

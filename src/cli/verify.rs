@@ -31,9 +31,9 @@ const EXAMPLES: &str = "\
 Examples:
   countersign verify us.icr.io/birds/bluebird:build1
   countersign verify us.icr.io/birds/bluebird:build1 --platform linux/s390x
-  countersign verify us.icr.io/birds/bluebird:build1 --manifest manifest.json --signature signature-1 \\
-      --policy policy.json
-  countersign verify us.icr.io/birds/bluebird@sha256:… --lookaside s3://signatures --policy policy.json
+  countersign verify us.icr.io/birds/bluebird:build1 --policy policy.json \\
+      --manifest manifest.json --signature signature-1
+  countersign verify us.icr.io/birds/bluebird@sha256:… --lookaside s3://signatures
 
 Of a manifest list the instance is judged that a pull would choose, by signatures of that instance.
 With a digest and --signature or --lookaside no registry is asked, so a list is not noticed unless
@@ -90,18 +90,15 @@ impl Court {
         let (mut judged, mut unavailable) = (Vec::new(), None);
         for subject in found.subjects {
             let one = self.judge(desk, subject, taken).await?;
-            match one.unread {
-                // Nobody answered, and it mattered: that is no decision.
-                Some(e) if one.verdict.decision != word(true) && e.is_unavailable() => {
+            if let Some(e) = one.unread {
+                // Where that is the reason, and nobody answered, there is no decision.
+                let decisive = one.verdict.reason.as_deref() == Some(&e.to_string());
+                if decisive && e.is_unavailable() {
                     unavailable = unavailable.or(Some(e));
                     continue;
                 }
-                Some(e) => {
-                    let seen = one.verdict.reason.as_deref() == Some(&e.to_string());
-                    let warning = format!("signatures could not be read, which fails pulls that copy them: {e}");
-                    verdict.warnings.extend((!seen).then_some(warning));
-                }
-                None => {}
+                let warning = format!("signatures could not be read, which fails pulls that copy them: {e}");
+                verdict.warnings.extend((!decisive).then_some(warning));
             }
             judged.push(one.verdict);
         }

@@ -291,7 +291,6 @@ mod tests {
         docker scope "a.example": one key file that cannot be read makes it always reject
         docker scope "b.example": keyType X509Certificates is not implemented and always rejects
         docker scope "busybox": never matches: short names are expanded before the search; write "docker.io/library/busybox"
-        docker scope "c.example": keyData: a keyring without any OpenPGP key was skipped
         docker scope "c.example": keyData holds no public key
         docker scope "c.example": there is no key, so it always rejects
         docker scope "d.example": "reject" rejects whatever the other requirements say

@@ -13,6 +13,7 @@ mod support;
 
 mod architecture;
 mod attachments;
+mod cli;
 mod corpus;
 mod differential;
 mod gate;
