@@ -10,6 +10,8 @@ mod resign;
 mod serve;
 mod sign;
 mod sources;
+mod store;
+mod stream;
 mod verdict;
 mod verify;
 
@@ -62,6 +64,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Verify signatures of an old name and sign anew for the new one, in bulk
     Resign(resign::Resign),
+    /// Look after a tree of signatures: ls, check, repair, rm
+    Store(store::StoreCommand),
 }
 
 impl Cli {
@@ -92,6 +96,7 @@ impl Cli {
                 Command::Verify(command) => command.run(self.format).await,
                 Command::Inspect(command) => command.run(self.format).await,
                 Command::Resign(command) => command.run(self.format).await,
+                Command::Store(command) => command.run(self.format).await,
             }
         });
         // A blocking read that nobody waits for any more must not hold the exit.

@@ -21,3 +21,4 @@ mod registry;
 mod resign;
 mod sigstore;
 mod store;
+mod store_cli;
