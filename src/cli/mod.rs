@@ -16,6 +16,8 @@ mod resolve;
 mod serve;
 mod sign;
 mod sources;
+mod store;
+mod stream;
 mod subject;
 mod verdict;
 mod verify;
@@ -77,6 +79,8 @@ enum Command {
     RegistriesD(registries_d::RegistriesDCommand),
     /// Verify signatures of an old name and sign anew for the new one, in bulk
     Resign(resign::Resign),
+    /// Look after a tree of signatures: ls, check, repair, rm
+    Store(store::StoreCommand),
 }
 
 impl Cli {
@@ -110,6 +114,7 @@ impl Cli {
                 Command::Policy(command) => command.run(self.format),
                 Command::RegistriesD(command) => command.run(self.format),
                 Command::Resign(command) => command.run(self.format).await,
+                Command::Store(command) => command.run(self.format).await,
             }
         });
         // A blocking read that nobody waits for any more must not hold the exit.

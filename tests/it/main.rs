@@ -26,3 +26,4 @@ mod resign;
 mod resign_faults;
 mod sigstore;
 mod store;
+mod store_cli;
