@@ -3,13 +3,22 @@
 //! Exit 0: done or accepted. 1: the answer is no (rejected, not found, some items failed).
 //! 2: could not ask (usage, configuration, network, key).
 
+mod check;
+mod host;
 mod inspect;
 mod keys;
 pub mod output;
+mod policy;
+mod registries_d;
+mod requirement;
 mod resign;
+mod resolve;
 mod serve;
 mod sign;
 mod sources;
+mod store;
+mod stream;
+mod subject;
 mod verdict;
 mod verify;
 
@@ -29,17 +38,19 @@ pub const CREATOR: &str = concat!("countersign ", env!("CARGO_PKG_VERSION"));
 #[command(name = "countersign", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// Form of results on stdout (and of log lines on stderr)
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = GLOBAL)]
     format: Format,
     /// What to log: a level (error, warn, info, debug, trace) or a filter
-    #[arg(long, global = true, env = "COUNTERSIGN_LOG", value_name = "LEVEL")]
+    #[arg(long, global = true, env = "COUNTERSIGN_LOG", value_name = "LEVEL", help_heading = GLOBAL)]
     log: Option<String>,
     /// Configuration file of the server (YAML)
-    #[arg(long, global = true, env = "COUNTERSIGN_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "COUNTERSIGN_CONFIG", value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
+
+const GLOBAL: &str = "Options of every command";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,8 +71,16 @@ enum Command {
     Verify(verify::Verify),
     /// Show what a signature says, unverified, or all signatures of an image
     Inspect(inspect::Inspect),
+    /// Show where the signatures of an image are looked for, and which policy speaks of it
+    Resolve(resolve::Resolve),
+    /// Check policy.json files
+    Policy(policy::PolicyCommand),
+    /// Check registries.d files
+    RegistriesD(registries_d::RegistriesDCommand),
     /// Verify signatures of an old name and sign anew for the new one, in bulk
     Resign(resign::Resign),
+    /// Look after a tree of signatures: ls, check, repair, rm
+    Store(store::StoreCommand),
 }
 
 impl Cli {
@@ -77,7 +96,7 @@ impl Cli {
             Ok(Answer::Yes) => ExitCode::SUCCESS,
             Ok(Answer::No) => ExitCode::from(1),
             Err(e) => {
-                output::talk(&format!("countersign: {}", output::plain(&format!("{e:#}"))));
+                output::talk(&format!("countersign: {}", output::plain(&output::sentence(&e))));
                 ExitCode::from(2)
             }
         }
@@ -91,7 +110,11 @@ impl Cli {
                 Command::Sign(command) => command.run(self.format).await,
                 Command::Verify(command) => command.run(self.format).await,
                 Command::Inspect(command) => command.run(self.format).await,
+                Command::Resolve(command) => command.run(self.format).await,
+                Command::Policy(command) => command.run(self.format),
+                Command::RegistriesD(command) => command.run(self.format),
                 Command::Resign(command) => command.run(self.format).await,
+                Command::Store(command) => command.run(self.format).await,
             }
         });
         // A blocking read that nobody waits for any more must not hold the exit.

@@ -55,6 +55,29 @@ pub fn talk(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }
 
+/// Tells an error with its causes, each once: many of our sentences already end with their cause's.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    let mut last = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told.clone_from(&cause);
+        } else if !last.to_lowercase().contains(&bare(&cause)) {
+            told.push_str(": ");
+            told.push_str(&cause);
+        } else {
+            continue;
+        }
+        last = cause;
+    }
+    told
+}
+
+/// A cause without what our sentences leave out: the system's numbers, and Go's lower case.
+fn bare(cause: &str) -> String {
+    cause.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
 /// Makes text of strangers safe for a terminal: control characters are shown, not obeyed.
 pub fn plain(text: &str) -> String {
     text.chars()
@@ -69,6 +92,25 @@ pub fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("reading x: {source}")]
+    struct Outer {
+        source: std::num::ParseIntError,
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        use anyhow::Context as _;
+        let source = "x".parse::<u8>().unwrap_err();
+        let error = Err::<(), _>(Outer { source }).context("--flag").unwrap_err();
+        assert_eq!(sentence(&error), "--flag: reading x: invalid digit found in string");
+        assert_eq!(sentence(&anyhow::anyhow!("a").context("b").context("c")), "c: b: a");
+        let gone = || std::io::Error::from_raw_os_error(2);
+        assert_eq!(sentence(&anyhow::Error::from(gone()).context("x")), "x: No such file or directory (os error 2)");
+        let told = anyhow::Error::from(gone()).context("open x: no such file or directory");
+        assert_eq!(sentence(&told), "open x: no such file or directory");
+    }
 
     #[test]
     fn strangers_do_not_steer_the_terminal() {

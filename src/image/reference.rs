@@ -210,9 +210,8 @@ impl Reference {
         let full = self.to_string();
         match full.strip_prefix(DEFAULT_DOMAIN).and_then(|rest| rest.strip_prefix('/')) {
             Some(rest) => match rest.strip_prefix(OFFICIAL_NAMESPACE) {
-                Some(official) if !self.repository.path().trim_start_matches(OFFICIAL_NAMESPACE).contains('/') => {
-                    official.to_owned()
-                }
+                // Neither tags nor digests have a slash.
+                Some(official) if !official.contains('/') => official.to_owned(),
                 _ => rest.to_owned(),
             },
             None => full,
@@ -386,6 +385,7 @@ mod tests {
             ("busybox:1", "docker.io/library/busybox:1", "busybox:1"),
             ("index.docker.io/busybox", "docker.io/library/busybox", "busybox"),
             ("docker.io/busybox", "docker.io/library/busybox", "busybox"),
+            ("library/library/x:1", "docker.io/library/library/x:1", "library/library/x:1"),
             ("testing/manifest:latest", "docker.io/testing/manifest:latest", "testing/manifest:latest"),
             ("localhost/x", "localhost/x", "localhost/x"),
             ("localhost:5000/x:y", "localhost:5000/x:y", "localhost:5000/x:y"),

@@ -16,6 +16,7 @@ mod objects;
 mod open;
 mod repair;
 mod signatures;
+mod survey;
 mod walk;
 
 pub use error::StoreError;
@@ -24,3 +25,4 @@ pub use layout::{Layout, LayoutError, PATH_LIMIT, SetAddress, SignatureAddress, 
 pub use open::StoreOptions;
 pub use repair::{Removed, Repaired};
 pub use signatures::{Appended, MOST_SIGNATURES, SET_LIMIT, Store, StoredSignature};
+pub use survey::{Foreign, Stray, Surveyed};

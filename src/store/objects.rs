@@ -188,7 +188,7 @@ impl ObjectTree {
         Ok(Some(bytes.into()))
     }
 
-    fn is_stale(&self, lock: &ObjectMeta) -> bool {
+    pub(super) fn is_stale(&self, lock: &ObjectMeta) -> bool {
         let since_epoch = u64::try_from(lock.last_modified.timestamp()).unwrap_or(0);
         let taken = UNIX_EPOCH + Duration::from_secs(since_epoch);
         SystemTime::now().duration_since(taken).is_ok_and(|age| age > self.stale)

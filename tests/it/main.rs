@@ -13,10 +13,17 @@ mod support;
 
 mod architecture;
 mod attachments;
+mod cli;
+mod corpus;
+mod differential;
+mod gate;
 mod lookaside;
+mod names;
 mod openpgp;
 mod proxy;
 mod registry;
 mod resign;
+mod resign_faults;
 mod sigstore;
 mod store;
+mod store_cli;

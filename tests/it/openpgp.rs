@@ -10,10 +10,10 @@
 )]
 
 #[path = "../support/gpg.rs"]
-mod gpg;
+pub mod gpg;
 
 #[path = "openpgp/craft.rs"]
-mod craft;
+pub mod craft;
 
 #[path = "openpgp/accepted.rs"]
 mod accepted;
