@@ -10,7 +10,7 @@
 )]
 
 #[path = "../support/gpg.rs"]
-mod gpg;
+pub mod gpg;
 
 #[path = "openpgp/craft.rs"]
 mod craft;
