@@ -1,10 +1,11 @@
 # Two commands on a fresh Debian machine with Rust: `make run` and `make test`.
 
-.PHONY: help run build test check needs-build needs-test
+.PHONY: help run build test check bench needs-build needs-test
 
 help:
 	@echo "make run    install what the build needs, build, serve on 127.0.0.1:8080 over ./countersign-data"
 	@echo "make test   install what the tests need, run them all with the real programs"
+	@echo "make bench  measure, against the tools of today and the bounds of this machine"
 	@echo "make check  formatting and lints only"
 
 needs-build:
@@ -25,3 +26,6 @@ check: needs-build
 
 test: needs-test check
 	cargo test --locked
+
+bench: needs-test
+	cargo bench --locked --bench resign

@@ -40,7 +40,7 @@ impl KeyArgs {
 pub struct KeysArgs {
     /// Secret key that signs: a file, armoured or not, or gpg-agent:FINGERPRINT for a key of the running
     /// gpg-agent, its smart cards included; repeatable, each claim is signed by all of them
-    #[arg(long, value_name = "FILE|gpg-agent:FPR", required_unless_present = "key_for")]
+    #[arg(long, value_name = "FILE|gpg-agent:FPR", required = true)]
     key: Vec<String>,
     /// Key that signs the names at and below NEWPREFIX, instead of all --key; repeatable, the longest
     /// match wins, and several keys for one NEWPREFIX all sign
@@ -52,8 +52,6 @@ pub struct KeysArgs {
     passphrase_file: Vec<PathBuf>,
 }
 
-// Until `resign` flattens it.
-#[allow(dead_code)]
 impl KeysArgs {
     /// Reads and unlocks the keys, each once.
     pub fn load(&self) -> anyhow::Result<Keys> {
@@ -159,14 +157,14 @@ mod tests {
         assert_ne!(who("icr.io/team/app:1"), who("icr.io/other:1"));
         assert_eq!(who("quay.io/other:1"), who("icr.io/other:1"));
         assert!(parse(&[]).is_err());
-        assert!(parse(&["--key-for", &route]).unwrap().load().is_ok());
+        assert!(parse(&["--key-for", &route]).is_err());
     }
 
     #[test]
     fn mistakes_are_told() {
         let alice = file("alice");
         let told = |args: &[&str]| format!("{:#}", parse(args).unwrap().load().unwrap_err());
-        assert!(told(&["--key-for", &alice]).contains("NEWPREFIX=K"));
+        assert!(told(&["--key", &alice, "--key-for", &alice]).contains("NEWPREFIX=K"));
         assert!(told(&["--key", &alice, "--key", &alice]).contains("twice"));
         let files = ["--passphrase-file", "/dev/null", "--passphrase-file", "/dev/null"];
         assert!(told(&[&["--key", &alice][..], &files].concat()).contains("2 times for 1 keys"));

@@ -3,13 +3,20 @@
 //! Exit 0: done or accepted. 1: the answer is no (rejected, not found, some items failed).
 //! 2: could not ask (usage, configuration, network, key).
 
+mod check;
+mod host;
 mod inspect;
 mod keys;
 pub mod output;
+mod policy;
+mod registries_d;
+mod requirement;
 mod resign;
+mod resolve;
 mod serve;
 mod sign;
 mod sources;
+mod subject;
 mod verdict;
 mod verify;
 
@@ -60,6 +67,12 @@ enum Command {
     Verify(verify::Verify),
     /// Show what a signature says, unverified, or all signatures of an image
     Inspect(inspect::Inspect),
+    /// Show where the signatures of an image are looked for, and which policy speaks of it
+    Resolve(resolve::Resolve),
+    /// Check policy.json files
+    Policy(policy::PolicyCommand),
+    /// Check registries.d files
+    RegistriesD(registries_d::RegistriesDCommand),
     /// Verify signatures of an old name and sign anew for the new one, in bulk
     Resign(resign::Resign),
 }
@@ -77,7 +90,7 @@ impl Cli {
             Ok(Answer::Yes) => ExitCode::SUCCESS,
             Ok(Answer::No) => ExitCode::from(1),
             Err(e) => {
-                output::talk(&format!("countersign: {}", output::plain(&format!("{e:#}"))));
+                output::talk(&format!("countersign: {}", output::plain(&output::sentence(&e))));
                 ExitCode::from(2)
             }
         }
@@ -91,6 +104,9 @@ impl Cli {
                 Command::Sign(command) => command.run(self.format).await,
                 Command::Verify(command) => command.run(self.format).await,
                 Command::Inspect(command) => command.run(self.format).await,
+                Command::Resolve(command) => command.run(self.format).await,
+                Command::Policy(command) => command.run(self.format),
+                Command::RegistriesD(command) => command.run(self.format),
                 Command::Resign(command) => command.run(self.format).await,
             }
         });

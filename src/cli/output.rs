@@ -55,6 +55,24 @@ pub fn talk(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }
 
+/// Tells an error with its causes, each once: many of our sentences already end with their cause's.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    let mut last = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told.clone_from(&cause);
+        } else if !last.contains(&cause) && !told.ends_with(&cause) {
+            told.push_str(": ");
+            told.push_str(&cause);
+        } else {
+            continue;
+        }
+        last = cause;
+    }
+    told
+}
+
 /// Makes text of strangers safe for a terminal: control characters are shown, not obeyed.
 pub fn plain(text: &str) -> String {
     text.chars()
@@ -69,6 +87,21 @@ pub fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("reading x: {source}")]
+    struct Outer {
+        source: std::num::ParseIntError,
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        use anyhow::Context as _;
+        let source = "x".parse::<u8>().unwrap_err();
+        let error = Err::<(), _>(Outer { source }).context("--flag").unwrap_err();
+        assert_eq!(sentence(&error), "--flag: reading x: invalid digit found in string");
+        assert_eq!(sentence(&anyhow::anyhow!("a").context("b").context("c")), "c: b: a");
+    }
 
     #[test]
     fn strangers_do_not_steer_the_terminal() {

@@ -6,12 +6,14 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use clap::Args;
+use jiff::Timestamp;
 
-use super::keys::KeyArgs;
+use super::keys::KeysArgs;
 use super::output::{self, Answer, Format};
+use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::Policy;
-use crate::resign::{self, Item, Job, RenameMap, State};
+use crate::resign::{self, Destination, Item, Job, JobIdentity, Journal, Keys, RenameMap, Shard, Source, State};
 use crate::store::{Store, StoreOptions};
 
 /// Verify signatures of an old name and sign anew for the new one, in bulk
@@ -32,10 +34,20 @@ pub struct Resign {
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
     #[command(flatten)]
-    key: KeyArgs,
+    keys: KeysArgs,
     /// How many images to work on at once
     #[arg(long, value_name = "N", default_value_t = default_jobs())]
     jobs: usize,
+    /// File that records what is settled; with it a killed job goes on where it was
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Do only part I of N of the work, split by repository, so that N processes share it
+    #[arg(long, value_name = "I/N", value_parser = parse_shard)]
+    shard: Option<Shard>,
+    /// Judge old keys and signatures as of this time (RFC 3339 or a date), for keys that have
+    /// expired since; recorded in the journal
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    as_of: Option<Timestamp>,
     /// Decide and tell, but write nothing
     #[arg(long)]
     dry_run: bool,
@@ -61,7 +73,7 @@ impl Resign {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
         let renames = RenameMap::parse(&self.rename)?;
         let old_policy = Policy::load(&self.policy)?;
-        let key = self.key.load()?;
+        let keys = self.keys.load()?;
         let source = Store::open(&self.from, &StoreOptions { create: false, ..StoreOptions::default() })
             .await
             .context("--from")?;
@@ -71,33 +83,81 @@ impl Resign {
             Err(_) if self.dry_run && !self.to.contains("://") => Store::memory(),
             opened => opened.context("--to")?,
         };
+        let as_of = self.as_of.map_or_else(SystemTime::now, SystemTime::from);
+        let identity = self.identity(&renames, &keys)?;
+        // A dry run writes nothing, not even a journal.
+        let journal = self.journal.as_deref().filter(|_| !self.dry_run);
+        let journal = journal.map(|path| Journal::open(path, &identity)).transpose()?;
         let job = Job {
-            source,
-            destination,
+            source: Source::Tree(source),
+            destination: Destination::Tree(destination),
             renames,
             old_policy,
-            mechanism: Arc::new(OpenPgp::at(SystemTime::now()).allow_weak(self.allow_weak)),
-            signer: key.signer,
-            own: key.own,
+            mechanism: Arc::new(OpenPgp::at(as_of).allow_weak(self.allow_weak)),
+            keys,
             creator: super::CREATOR.to_owned(),
             jobs: self.jobs,
             dry_run: self.dry_run,
+            shard: self.shard.unwrap_or(Shard::WHOLE),
         };
         let dry_run = self.dry_run;
-        let summary = resign::run(Arc::new(job), |item| tell(item, dry_run)).await?;
+        let summary = resign::run(Arc::new(job), journal, |item| tell(item, dry_run)).await?;
         let text = format!(
-            "{}: {}, already there: {}, refused: {}, failed: {}, not concerned: {} ({:.1} s)",
+            "{}: {}, already there: {}, refused: {}, failed: {}, not concerned: {}{} ({:.1} s)",
             if dry_run { "Would sign" } else { "Signed" },
             summary.signed,
             summary.already,
             summary.refused,
             summary.failed,
             summary.unmatched,
+            if summary.resumed > 0 { format!(", settled before: {}", summary.resumed) } else { String::new() },
             summary.seconds
         );
         output::result(format, &text, &summary)?;
         Ok(summary.complete().into())
     }
+}
+
+impl Resign {
+    /// Everything that decides what is signed. A journal goes on only for the same.
+    fn identity(&self, renames: &RenameMap, keys: &Keys) -> anyhow::Result<JobIdentity> {
+        let policy = std::fs::read(&self.policy).with_context(|| self.policy.display().to_string())?;
+        let rules: Vec<String> =
+            renames.rules().iter().map(|rule| format!("{}={}", rule.old(), rule.new_name())).collect();
+        let keys: Vec<String> = keys
+            .all()
+            .map(|(prefix, key)| {
+                prefix.map(|p| format!("{p}=")).unwrap_or_default() + key.signer.fingerprint().as_str()
+            })
+            .collect();
+        let shard = self.shard.map_or_else(|| "1/1".to_owned(), |shard| format!("{}/{}", shard.index, shard.count));
+        let pairs = [
+            ("source", self.from.clone()),
+            ("destination", self.to.clone()),
+            ("rename rules", rules.join(" ")),
+            ("policy", Digest::sha256(&policy).to_string()),
+            ("keys", keys.join(" ")),
+            ("as-of time", self.as_of.map_or_else(|| "now".to_owned(), |time| time.to_string())),
+            ("weak algorithms", if self.allow_weak { "accepted" } else { "refused" }.to_owned()),
+            ("shard", shard),
+        ];
+        Ok(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+}
+
+fn parse_shard(text: &str) -> Result<Shard, String> {
+    let wrong = || format!("{text:?} is not I/N with 1 <= I <= N");
+    let (index, count) = text.split_once('/').ok_or_else(wrong)?;
+    let shard = Shard { index: index.parse().map_err(|_| wrong())?, count: count.parse().map_err(|_| wrong())? };
+    if (1..=shard.count).contains(&shard.index) { Ok(shard) } else { Err(wrong()) }
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let day = || {
+        let day: jiff::civil::Date = text.parse().ok()?;
+        day.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|start| start.timestamp())
+    };
+    text.parse().ok().or_else(day).ok_or_else(|| format!("{text:?} is neither 2024-05-01T12:00:00Z nor 2024-05-01"))
 }
 
 /// Tells what a person has to look at; in a dry run all that would be signed, too.

@@ -1,7 +1,7 @@
 //! `countersign serve`: the server.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,12 +11,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Answer, Format};
-use crate::config::{HttpOrigin, ServerConfig};
-use crate::openpgp;
+use crate::config::{GateMode, GateRule, GateRules, HttpOrigin, ServerConfig};
+use crate::lookup::{OpenPgp, Unverified};
+use crate::policy::Policy;
 use crate::registry::http::HttpClient;
 use crate::registry::system_roots;
-use crate::server::{self, App, ClaimReader};
-use crate::signature::{Claim, simple_signing};
+use crate::server::{self, App, ClaimReader, ConfiguredGate};
 use crate::store::{Store, StoreOptions, StorePath};
 
 /// Serve signatures, and proxy a registry
@@ -35,6 +35,14 @@ pub struct Serve {
     /// What stands before repository names in the store's keys
     #[arg(long, value_name = "PREFIX")]
     store_prefix: Option<String>,
+    /// What uploads must fulfil: off (their form only), claim (a readable claim for the right
+    /// digest), policy (the policy vouches for signer and name) [default: claim, or policy with
+    /// --policy]
+    #[arg(long, value_name = "off|claim|policy", env = "COUNTERSIGN_GATE")]
+    gate: Option<GateMode>,
+    /// policy.json that vouches for uploads; read anew for each
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_POLICY")]
+    policy: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
@@ -42,6 +50,7 @@ Examples:
   countersign serve                                         a lookaside over ./countersign-data
   countersign serve --store /var/lib/containers/sigstore    an existing tree, as it lies
   countersign serve --upstream https://registry.example --store s3://signatures
+  countersign serve --upstream https://registry.example --policy policy.json
 
 S3 endpoint, region and keys come from the usual AWS variables. SIGTERM stops after open requests.";
 
@@ -52,11 +61,15 @@ struct Started<'a> {
     store: &'a str,
     upstream: Option<String>,
     lookaside: String,
+    /// What uploads must fulfil where no namespace has its own rule.
+    gate: &'static str,
 }
 
 impl Serve {
     pub async fn run(self, format: Format, file: Option<&Path>) -> anyhow::Result<Answer> {
         let config = self.config(file)?;
+        let rules = config.gate.rules()?;
+        check_policies(&rules)?;
         let options = StoreOptions { create: true, ..StoreOptions::default() };
         let store = Store::open(&config.store, &options).await.context("the store")?;
         let http = HttpClient::new(system_roots(), !config.upstream_tls_verify)?;
@@ -65,11 +78,12 @@ impl Serve {
             .with_context(|| format!("cannot listen on {}; is another server there?", config.listen))?;
         let address = listener.local_addr()?;
         let location = store.location().to_owned();
-        let app = App::new(&config, store, http, claim_reader(), None);
+        let gate = ConfiguredGate::new(rules.clone(), Arc::new(OpenPgp::now()));
+        let app = App::new(&config, store, http, claim_reader(), Some(Arc::new(gate)));
 
         let shutdown = CancellationToken::new();
         stop_on_signals(shutdown.clone())?;
-        announce(format, address, &location, &config)?;
+        announce(format, address, &location, &config, &rules)?;
         server::serve(listener, app, shutdown).await?;
         Ok(Answer::Yes)
     }
@@ -92,17 +106,30 @@ impl Serve {
         if let Some(prefix) = self.store_prefix {
             config.store_prefix = StorePath::parse(&prefix).context("--store-prefix")?;
         }
+        config.gate.mode = self.gate.or(config.gate.mode);
+        config.gate.policy = self.policy.or(config.gate.policy);
         Ok(config)
     }
 }
 
 /// What an uploaded signature says, for the checks at the door; nobody trusts it for that.
 fn claim_reader() -> ClaimReader {
-    Arc::new(|blob| {
-        let message = simple_signing(blob).map_err(|e| e.to_string())?;
-        let untrusted = openpgp::inspect(message).map_err(|e| e.to_string())?;
-        Claim::parse(&untrusted.content).map_err(|e| e.to_string())
-    })
+    Arc::new(|blob| Unverified::read(blob).map(|read| read.claim).map_err(|e| e.to_string()))
+}
+
+/// A policy that cannot be read, or that can never vouch, is better found before the first upload.
+fn check_policies(rules: &GateRules) -> anyhow::Result<()> {
+    for file in rules.policies() {
+        let policy = Policy::load(file).context("the upload gate")?;
+        let lists = policy.transports.get("docker").into_iter().flat_map(|scopes| scopes.values());
+        if !lists.chain([&policy.default]).flatten().any(|requirement| requirement.verifies_signatures()) {
+            tracing::warn!(
+                policy = %file.display(),
+                "the policy has no signedBy requirement, so every upload under it will be refused"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// SIGTERM and SIGINT stop the server after the open requests; a second one stops it at once.
@@ -127,7 +154,13 @@ fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
 }
 
 /// Says where the server is, and what a client needs to use it.
-fn announce(format: Format, address: SocketAddr, store: &str, config: &ServerConfig) -> anyhow::Result<()> {
+fn announce(
+    format: Format,
+    address: SocketAddr,
+    store: &str,
+    config: &ServerConfig,
+    rules: &GateRules,
+) -> anyhow::Result<()> {
     let url = format!("http://{address}");
     let prefix = if config.store_prefix.is_empty() { String::new() } else { format!("/{}", config.store_prefix) };
     let lookaside = format!("{url}/lookaside{prefix}");
@@ -136,6 +169,15 @@ fn announce(format: Format, address: SocketAddr, store: &str, config: &ServerCon
         store,
         upstream: config.upstream.as_ref().map(ToString::to_string),
         lookaside: lookaside.clone(),
+        gate: rules.default_rule().mode().name(),
+    };
+    let uploads = match (&started.upstream, rules.default_rule()) {
+        (None, _) => String::new(),
+        (_, GateRule::Off) => "Uploads     of any signature of the right form (gate off)\n".to_owned(),
+        (_, GateRule::Claim) => "Uploads     of any signature for the right digest (gate claim)\n".to_owned(),
+        (_, GateRule::Policy { file, .. }) => {
+            format!("Uploads     of what {} vouches for (gate policy)\n", file.display())
+        }
     };
     let registry = match &started.upstream {
         Some(upstream) => {
@@ -147,6 +189,7 @@ fn announce(format: Format, address: SocketAddr, store: &str, config: &ServerCon
         "countersign serves on {url}\n\
          Store       {store}\n\
          {registry}\
+         {uploads}\
          Lookaside   {lookaside}\n\
          Releases    {lookaside}/\n\
          Clients of a lookaside need three lines in /etc/containers/registries.d/countersign.yaml:\n\n\

@@ -1,45 +1,25 @@
-//! The flags that say which configuration counts and where signatures are, shared by `verify` and
-//! `inspect`; and the registry client behind them.
+//! The flags that say where signatures are, shared by `verify` and `inspect`, and the reading of
+//! them.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::host::{Environment, Generation};
-use crate::image::{Digest, ImageReference, MANIFEST_LIMIT, manifest_digest};
+use super::host::HostArgs;
+use super::subject::SubjectArgs;
+use crate::image::{Digest, ImageReference};
 use crate::lookup::{Found, LookupError, OpenPgp, Signatures};
-use crate::policy::{self, Origin, Policy, SignatureBlob};
-use crate::registries_d::{Configuration, LookasideBase, Search};
-use crate::registry::{AuthFiles, CredentialSource, RegistryClient, RegistryOptions, Selector};
+use crate::policy::{Origin, SignatureBlob};
+use crate::registries_d::{self, Configuration, LookasideBase};
+use crate::registry::RegistryClient;
 use crate::store::{Store, StoreOptions};
-
-/// Whose search for configuration files is followed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ConfigSearch {
-    /// Podman 6 and what is built with it
-    #[default]
-    Podman6,
-    /// Podman 5 and older, RHEL 8 and 9, OpenShift 4
-    Podman5,
-}
-
-impl From<ConfigSearch> for Generation {
-    fn from(search: ConfigSearch) -> Self {
-        match search {
-            ConfigSearch::Podman6 => Self::Podman6,
-            ConfigSearch::Podman5 => Self::Podman5,
-        }
-    }
-}
 
 /// Where to look, and by whose rules.
 #[derive(Debug, Args)]
 pub struct SourceArgs {
-    /// The image's manifest, instead of asking the registry (`-` for stdin)
-    #[arg(long, value_name = "FILE")]
-    manifest: Option<PathBuf>,
+    #[command(flatten)]
+    pub subject: SubjectArgs,
     /// A signature file, instead of asking the registry or a lookaside; repeatable
     #[arg(long, value_name = "FILE")]
     signature: Vec<PathBuf>,
@@ -47,129 +27,101 @@ pub struct SourceArgs {
     /// http(s)://, s3://
     #[arg(long, value_name = "STORE", conflicts_with = "signature")]
     lookaside: Option<String>,
-    /// policy.json to decide by, instead of the host's
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// Folder of registries.d files, instead of the host's
-    #[arg(long = "registries-d", value_name = "DIR")]
-    registries_d: Option<PathBuf>,
-    /// Whose search for the host's configuration files to follow
-    #[arg(long, value_enum, default_value_t, value_name = "WHOSE")]
-    config_search: ConfigSearch,
-    /// Check certificates of registries; if not, plain http is tried too
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", value_name = "BOOL")]
-    tls_verify: bool,
+    #[command(flatten)]
+    pub host: HostArgs,
     /// Accept signatures that use SHA-1 or RSA keys under 2048 bits
     #[arg(long)]
     allow_weak: bool,
 }
 
-/// A manifest and its digest.
-pub struct Manifest {
-    /// Its bytes, where they are known; a digest reference needs none.
-    pub bytes: Option<Vec<u8>>,
-    /// Its digest.
-    pub digest: Digest,
+/// All that is asked while one image is looked at, read once.
+pub struct Desk<'a> {
+    args: &'a SourceArgs,
+    /// The one client, which remembers pings and tokens.
+    pub client: RegistryClient,
+    place: Place,
+}
+
+enum Place {
+    Files(Vec<SignatureBlob>),
+    Base(Box<(Signatures, LookasideBase)>),
+    Store(Store),
+    Configured(Box<Signatures>),
 }
 
 impl SourceArgs {
-    /// Reads the policy that counts, and says which file it is.
-    pub fn policy(&self) -> anyhow::Result<(PathBuf, Policy)> {
-        match &self.policy {
-            Some(path) => Ok((path.clone(), Policy::load(path)?)),
-            None => Ok(policy::load_default(&Environment::from_process(), self.config_search.into())?),
-        }
-    }
-
     /// The cryptography, as of now.
     pub fn mechanism(&self) -> OpenPgp {
         OpenPgp::at(SystemTime::now()).allow_weak(self.allow_weak)
     }
 
-    fn client(&self) -> RegistryClient {
-        let environment = Environment::from_process();
-        let credentials = AuthFiles::from_environment(|name| std::env::var_os(name), environment.uid);
-        RegistryClient::new(RegistryOptions {
-            tls_verify: self.tls_verify,
-            credentials: CredentialSource::Files(credentials),
-            certs_d: crate::host::certificate_directories(&environment, self.config_search.into()),
-            ..RegistryOptions::default()
-        })
+    /// Tells whether the registry need not be asked for signatures, so that it should not be asked
+    /// for anything that can be told without it.
+    pub fn names_signatures(&self) -> bool {
+        self.lookaside.is_some() || !self.signature.is_empty()
     }
 
-    /// Finds the manifest: the file that was given, what the name's digest says, or the registry's.
-    pub async fn manifest(&self, reference: &ImageReference) -> anyhow::Result<Manifest> {
-        if let Some(path) = &self.manifest {
-            let bytes = super::read_input(path)?;
-            let digest = manifest_digest(&bytes).with_context(|| format!("--manifest {}", path.display()))?;
-            return Ok(Manifest { bytes: Some(bytes), digest });
-        }
-        let name = reference.as_reference();
-        if let Some(digest) = name.digest() {
-            return Ok(Manifest { bytes: None, digest: digest.clone() });
-        }
-        let selector = Selector::of(name).context("the name has neither tag nor digest")?;
-        let fetched = self.client().manifest(name.repository(), selector).await?;
-        anyhow::ensure!(fetched.bytes.len() <= MANIFEST_LIMIT, "the manifest is larger than {MANIFEST_LIMIT} bytes");
-        let digest = manifest_digest(&fetched.bytes)?;
-        Ok(Manifest { bytes: Some(fetched.bytes.to_vec()), digest })
+    /// Opens what signatures are read from.
+    pub async fn open(&self) -> anyhow::Result<Desk<'_>> {
+        let client = self.host.client();
+        let place = if !self.signature.is_empty() {
+            let read = |path: &PathBuf| {
+                let bytes = super::read_input(path)?.into();
+                Ok::<_, anyhow::Error>(SignatureBlob { origin: Origin::File(path.clone()), bytes })
+            };
+            Place::Files(self.signature.iter().map(read).collect::<Result<_, _>>()?)
+        } else if let Some(named) = &self.lookaside {
+            let own = || self.host.lookup(&client, Configuration::default());
+            match named.split_once("://").map(|(scheme, _)| scheme) {
+                None => Place::Base(Box::new((own(), LookasideBase::from_directory(&std::path::absolute(named)?)))),
+                Some("file" | "http" | "https") => Place::Base(Box::new((own(), LookasideBase::parse(named)?))),
+                Some(_) => {
+                    let options = StoreOptions { create: false, ..StoreOptions::default() };
+                    Place::Store(Store::open(named, &options).await?)
+                }
+            }
+        } else {
+            Place::Configured(Box::new(self.host.lookup(&client, self.host.configuration()?)))
+        };
+        Ok(Desk { args: self, client, place })
+    }
+}
+
+impl Desk<'_> {
+    /// The flags.
+    pub fn args(&self) -> &SourceArgs {
+        self.args
     }
 
-    /// Finds the signatures of a manifest.
+    /// The signatures that the user gave as files.
+    pub fn files(&self) -> Option<&[SignatureBlob]> {
+        match &self.place {
+            Place::Files(blobs) => Some(blobs),
+            _ => None,
+        }
+    }
+
+    /// Finds the signatures of a manifest. A failure that fails every pull, whatever the policy, is
+    /// an error of its own: the lookaside's URL is none.
     pub async fn signatures(
         &self,
         reference: &ImageReference,
         digest: &Digest,
     ) -> anyhow::Result<Result<Vec<SignatureBlob>, LookupError>> {
-        if !self.signature.is_empty() {
-            let read = |path: &PathBuf| {
-                let bytes = super::read_input(path)?.into();
-                Ok::<_, anyhow::Error>(SignatureBlob { origin: Origin::File(path.clone()), bytes })
-            };
-            return Ok(Ok(self.signature.iter().map(read).collect::<Result<_, _>>()?));
-        }
-        let found = match &self.lookaside {
-            Some(place) => self.named(place, reference, digest).await?,
-            None => {
-                let signatures = self.lookup(self.configuration()?);
-                signatures.of_image(reference.as_reference(), digest).await
+        let name = reference.as_reference();
+        let found: Result<Found, LookupError> = match &self.place {
+            Place::Files(blobs) => return Ok(Ok(blobs.clone())),
+            Place::Base(base) => base.0.of_lookaside(&base.1, name, digest).await,
+            Place::Store(store) => Signatures::of_store(store, name, digest).await,
+            Place::Configured(signatures) => signatures.of_image(name, digest).await,
+        };
+        match found {
+            Ok(found) => {
+                tracing::info!(place = %found.place, count = found.signatures.len(), "signatures found");
+                Ok(Ok(found.signatures))
             }
-        };
-        if let Ok(found) = &found {
-            tracing::info!(place = %found.place, count = found.signatures.len(), "signatures found");
+            Err(LookupError::Location(e @ registries_d::LookasideError::Invalid { .. })) => Err(e.into()),
+            Err(e) => Ok(Err(e)),
         }
-        Ok(found.map(|found| found.signatures))
-    }
-
-    async fn named(
-        &self,
-        place: &str,
-        reference: &ImageReference,
-        digest: &Digest,
-    ) -> anyhow::Result<Result<Found, LookupError>> {
-        let base = match place.split_once("://").map(|(scheme, _)| scheme) {
-            None => LookasideBase::from_directory(&std::path::absolute(place)?),
-            Some("file" | "http" | "https") => LookasideBase::parse(place)?,
-            Some(_) => {
-                let store = Store::open(place, &StoreOptions { create: false, ..StoreOptions::default() }).await?;
-                return Ok(Signatures::of_store(&store, reference.as_reference(), digest).await);
-            }
-        };
-        Ok(self.lookup(Configuration::default()).of_lookaside(&base, reference.as_reference(), digest).await)
-    }
-
-    fn configuration(&self) -> anyhow::Result<Configuration> {
-        let search = Search {
-            explicit: self.registries_d.clone(),
-            generation: self.config_search.into(),
-            environment: Environment::from_process(),
-            ..Search::default()
-        };
-        Ok(Configuration::load(&search)?)
-    }
-
-    fn lookup(&self, configuration: Configuration) -> Signatures {
-        Signatures { client: self.client(), configuration, environment: Environment::from_process() }
     }
 }

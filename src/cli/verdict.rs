@@ -2,19 +2,20 @@
 
 use serde::Serialize;
 
-use crate::image::{Digest, ImageReference};
-use crate::policy::{Decision, Requirement, SignatureVerdict};
+use crate::image::Digest;
+use crate::policy::{Requirement, ScopeMatch, SignatureVerdict};
 
 /// The JSON document of `verify`.
 #[derive(Debug, Serialize)]
 pub struct Verdict {
     /// The image's expanded name.
     pub reference: String,
-    /// The manifest that was judged.
-    pub digest: Digest,
+    /// The manifest that was judged; the list's when all of its instances were. None for a
+    /// manifest that has no digest.
+    pub digest: Option<Digest>,
     /// `accepted` or `rejected`.
     pub decision: &'static str,
-    /// The policy scope that applied, with its transport; `default` if none.
+    /// The policy scope that applied: its text, `""` for a transport's default, else `default`.
     pub scope: String,
     /// Why it was rejected.
     pub reason: Option<String>,
@@ -22,12 +23,37 @@ pub struct Verdict {
     pub policy: String,
     /// The types of the requirements that applied.
     pub requirements: Vec<&'static str>,
+    /// The list that the manifest was taken from.
+    pub list: Option<Digest>,
+    /// What the manifest runs on, if it was taken from a list.
+    pub platform: Option<String>,
+    /// Each instance, if all were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instances: Option<Vec<InstanceVerdict>>,
     /// What came of each signature.
+    pub signatures: Vec<SignatureStanding>,
+    /// What does not change the decision, but may fail a pull.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What came of one instance of a list.
+#[derive(Debug, Serialize)]
+pub struct InstanceVerdict {
+    /// Its manifest.
+    pub digest: Option<Digest>,
+    /// What it runs on; none for the list itself.
+    pub platform: Option<String>,
+    /// `accepted` or `rejected`.
+    pub decision: &'static str,
+    /// Why it was rejected.
+    pub reason: Option<String>,
+    /// What came of each of its signatures.
     pub signatures: Vec<SignatureStanding>,
 }
 
 /// What came of one signature.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct SignatureStanding {
     /// File, URL or entry.
     pub source: String,
@@ -53,6 +79,11 @@ pub fn word(accepted: bool) -> &'static str {
     if accepted { "accepted" } else { "rejected" }
 }
 
+/// Names a scope in the words of the JSON documents.
+pub fn scope_word(scope: &ScopeMatch) -> &str {
+    scope.scope().unwrap_or("default")
+}
+
 impl From<SignatureVerdict> for SignatureStanding {
     fn from(verdict: SignatureVerdict) -> Self {
         Self {
@@ -74,42 +105,68 @@ pub fn time(seconds: i64) -> Option<String> {
 }
 
 impl Verdict {
-    /// Puts a decision into its JSON shape.
-    pub fn new(
-        reference: &ImageReference,
-        digest: &Digest,
-        decision: Decision,
-        policy: &std::path::Path,
-        requirements: &[Requirement],
-    ) -> Self {
-        let scope = match decision.scope.scope() {
-            Some(scope) => scope.to_owned(),
-            None => "default".to_owned(),
-        };
+    /// Makes the verdict about the image of that name, of which nothing is known yet.
+    pub fn new(reference: String, policy: String, scope: &ScopeMatch, requirements: &[Requirement]) -> Self {
         Self {
-            reference: reference.to_string(),
-            digest: digest.clone(),
-            decision: word(decision.accepted),
-            scope,
-            reason: decision.reason.map(|reason| reason.to_string()),
-            policy: policy.display().to_string(),
+            reference,
+            policy,
+            scope: scope_word(scope).to_owned(),
             requirements: requirements.iter().map(Requirement::type_name).collect(),
-            signatures: decision.signatures.into_iter().map(Into::into).collect(),
+            digest: None,
+            decision: word(false),
+            reason: None,
+            list: None,
+            platform: None,
+            instances: None,
+            signatures: Vec::new(),
+            warnings: Vec::new(),
         }
+    }
+
+    /// Puts what came of the one manifest that counts into the verdict.
+    #[must_use]
+    pub fn about(self, judged: InstanceVerdict) -> Self {
+        let InstanceVerdict { digest, platform, decision, reason, signatures } = judged;
+        Self { digest, platform, decision, reason, signatures, ..self }
+    }
+
+    /// Puts what came of all instances of a list into the verdict: one that is rejected rejects all.
+    #[must_use]
+    pub fn about_all(self, list: Option<Digest>, instances: Vec<InstanceVerdict>) -> Self {
+        let rejected = instances.iter().find(|instance| instance.decision != word(true));
+        let decision = word(rejected.is_none());
+        let reason = rejected.and_then(|instance| instance.reason.clone());
+        let signatures = instances.iter().flat_map(|instance| instance.signatures.clone()).collect();
+        Self { digest: list, decision, reason, signatures, instances: Some(instances), ..self }
     }
 
     /// Puts it into words.
     pub fn text(&self) -> String {
-        let mut lines = vec![
-            format!("{} {}", if self.decision == "accepted" { "Accepted" } else { "Rejected" }, self.reference),
-            format!("  digest  {}", self.digest),
-            format!("  policy  {}, scope {}: {}", self.policy, self.scope, self.requirements.join(", ")),
-        ];
-        if let Some(reason) = &self.reason {
+        let shown = |digest: &Option<Digest>| digest.as_ref().map_or_else(|| "none".to_owned(), Digest::to_string);
+        let yes = |decision: &str| if decision == word(true) { "Accepted" } else { "Rejected" };
+        let mut lines = vec![format!("{} {}", yes(self.decision), self.reference)];
+        if self.instances.is_none() {
+            lines.push(format!("  digest  {}", shown(&self.digest)));
+        }
+        if self.list.is_some() && (self.list != self.digest || self.instances.is_some()) {
+            let platform = self.platform.as_ref().map(|platform| format!(", instance for {platform}"));
+            lines.push(format!("  list    {}{}", shown(&self.list), platform.unwrap_or_default()));
+        }
+        let scope = if self.scope.is_empty() { "\"\"" } else { &self.scope };
+        lines.push(format!("  policy  {}, scope {scope}: {}", self.policy, self.requirements.join(", ")));
+        if let Some(reason) = self.reason.as_ref().filter(|_| self.instances.is_none()) {
             lines.push(format!("  reason  {reason}"));
         }
-        for signature in &self.signatures {
-            lines.push(signature.text());
+        lines.extend(self.warnings.iter().map(|warning| format!("  note    {warning}")));
+        match &self.instances {
+            None => lines.extend(self.signatures.iter().map(SignatureStanding::text)),
+            Some(instances) => lines.extend(instances.iter().flat_map(|instance| {
+                let platform = instance.platform.as_deref().unwrap_or("the list");
+                let first = format!("  {} {platform}  {}", yes(instance.decision), shown(&instance.digest));
+                let reason = instance.reason.iter().map(|reason| format!("    reason  {reason}"));
+                let signatures = instance.signatures.iter().map(|signature| signature.text().replace('\n', "\n  "));
+                [first].into_iter().chain(reason).chain(signatures.map(|text| format!("  {text}"))).collect::<Vec<_>>()
+            })),
         }
         super::output::plain(&lines.join("\n"))
     }

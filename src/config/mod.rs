@@ -1,7 +1,9 @@
 //! Configuration: one small struct a concern, read from YAML, checked when it is read.
 
+mod gate;
 mod origin;
 mod server;
 
+pub use gate::{ClaimPath, GateConfig, GateError, GateMode, GateRule, GateRuleConfig, GateRules};
 pub use origin::{HttpOrigin, OriginError, Scheme};
 pub use server::{CacheConfig, ConfigError, LimitConfig, ServerConfig};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::gate::GateConfig;
 use super::origin::HttpOrigin;
 use crate::store::StorePath;
 
@@ -61,6 +62,8 @@ pub struct ServerConfig {
     pub public_url: Option<HttpOrigin>,
     /// How long open requests may go on after the order to stop, in seconds. Default 30.
     pub drain_seconds: u64,
+    /// What uploads of signatures must fulfil. Default: a readable claim for the right digest.
+    pub gate: GateConfig,
     /// Limits against exhaustion.
     pub limits: LimitConfig,
     /// How long answers are remembered.
@@ -117,6 +120,7 @@ impl Default for ServerConfig {
             store_prefix: StorePath::default(),
             public_url: None,
             drain_seconds: 30,
+            gate: GateConfig::default(),
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),
         }

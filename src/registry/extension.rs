@@ -53,6 +53,20 @@ impl RegistryClient {
         Ok(list.into_iter().map(|signature| signature.content).collect())
     }
 
+    /// Returns the address that [`RegistryClient::signatures`] asks.
+    ///
+    /// # Errors
+    /// [`RegistryError::Connect`] when the ping fails, which tells http from https.
+    pub async fn signatures_url(&self, repository: &Repository, digest: &Digest) -> Result<String, RegistryError> {
+        let connection = self.connection(repository.domain()).await?;
+        let failed = |source: CallError| RegistryError::Signatures {
+            digest: digest.clone(),
+            repository: repository.to_string(),
+            source: Box::new(source),
+        };
+        connection.url(&path(repository, digest)).map(String::from).map_err(|e| failed(e.into()))
+    }
+
     /// Adds a signature to a manifest, unless the same bytes are there already.
     ///
     /// # Errors

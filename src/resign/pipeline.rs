@@ -1,115 +1,76 @@
-//! The job: list, fetch, judge, sign, append; many images at once, memory bounded by `jobs`.
+//! The job: list, fetch, judge, sign, append, journal. Many images at once, memory bounded.
+//!
+//! ```text
+//! list -> prepare (fetch, judge, compare, sign) x jobs -> channel -> commit (append, journal, tell)
+//! ```
+//!
+//! Preparing is work for the processors; committing waits for the disk, and takes whatever is
+//! ready by then in one group. The channel between them is bounded, so that neither runs away.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
-use serde::Serialize;
+use tokio::sync::mpsc;
 
-use crate::image::{Digest, Reference};
-use crate::openpgp::{self, Keyring, Signer, VerifyOptions};
-use crate::policy::{Mechanism, Policy};
-use crate::signature::{Claim, simple_signing};
-use crate::store::{SetAddress, Store, StoreError, StorePath, StoredSignature};
-
+use super::endpoint::{Destination, EndpointError, Source};
+use super::item::{Item, State, Summary};
+use super::journal::{Journal, JournalError, item_key};
+use super::keys::Keys;
 use super::rename::RenameMap;
 use super::vouch::{Finding, Vouched, judge};
+use crate::image::{Digest, Reference};
+use crate::openpgp::{self, VerifyOptions};
+use crate::policy::{Mechanism, Policy};
+use crate::signature::{Claim, simple_signing};
+use crate::store::SetAddress;
+
+/// How many images may be ready and not yet committed; what waits there is their signatures.
+const READY: usize = 4096;
 
 /// Everything that a job needs to know.
 pub struct Job {
     /// Where the old signatures are.
-    pub source: Store,
-    /// Where the new ones go; may be the same tree.
-    pub destination: Store,
+    pub source: Source,
+    /// Where the new ones go; may be the same place.
+    pub destination: Destination,
     /// Which names become which.
     pub renames: RenameMap,
     /// The policy that old signatures must satisfy, each for the name in its own claim.
     pub old_policy: Policy,
-    /// The cryptography behind the policy.
+    /// The cryptography behind the policy, as of the time that the operator states.
     pub mechanism: Arc<dyn Mechanism>,
     /// Who signs the new claims.
-    pub signer: Arc<dyn Signer>,
-    /// The signer's own certificate, to know its signatures again.
-    pub own: Keyring,
+    pub keys: Keys,
     /// `creator` of the new claims.
     pub creator: String,
     /// How many images are worked on at once.
     pub jobs: usize,
     /// Decide everything, write nothing.
     pub dry_run: bool,
+    /// Which part of the work is this process's: `index` of `count`, by repository.
+    pub shard: Shard,
 }
 
-/// What became of one old signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Signed for the new name (in a dry run: would be).
-    Signed,
-    /// The new signature was there already.
-    Already,
-    /// No rule concerns it.
-    Unmatched,
-    /// Not accepted, so not signed.
-    Refused,
-    /// Accepted, but reading or writing failed.
-    Failed,
+/// A part of the work, so that several processes share it without talking to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// From 1.
+    pub index: u32,
+    /// At least 1.
+    pub count: u32,
 }
 
-/// The account of one old signature.
-#[derive(Clone, Debug, Serialize)]
-pub struct Item {
-    /// Path of the image's folder in the source, without the digest.
-    pub repository: String,
-    /// The image.
-    pub digest: Digest,
-    /// The name in the old claim.
-    pub old_reference: Option<String>,
-    /// The name in the new claim.
-    pub new_reference: Option<String>,
-    /// What became of it.
-    pub state: State,
-    /// Why, where it was not signed.
-    pub reason: Option<String>,
-    /// The rule that applied.
-    pub rule: Option<String>,
-    /// Who made the old signature.
-    pub signer: Option<String>,
-    /// The policy scope that accepted the old signature.
-    pub scope: Option<String>,
-}
+impl Shard {
+    /// All of it.
+    pub const WHOLE: Self = Self { index: 1, count: 1 };
 
-/// Totals of a job.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Summary {
-    /// New signatures made (in a dry run: that would be).
-    pub signed: u64,
-    /// New signatures that were there before.
-    pub already: u64,
-    /// Old signatures that no rule concerns.
-    pub unmatched: u64,
-    /// Old signatures that were not accepted.
-    pub refused: u64,
-    /// Old signatures that could not be read or new ones that could not be written.
-    pub failed: u64,
-    /// Wall time.
-    pub seconds: f64,
-}
-
-impl Summary {
-    /// Tells whether all that had to be signed is signed.
-    pub fn complete(&self) -> bool {
-        self.refused == 0 && self.failed == 0
-    }
-
-    fn count(&mut self, state: State) {
-        match state {
-            State::Signed => self.signed += 1,
-            State::Already => self.already += 1,
-            State::Unmatched => self.unmatched += 1,
-            State::Refused => self.refused += 1,
-            State::Failed => self.failed += 1,
-        }
+    /// Tells whether a repository belongs to this part; each belongs to exactly one.
+    pub fn has(self, repository: &str) -> bool {
+        let key = item_key(repository, "", "") % u128::from(self.count.max(1));
+        key + 1 == u128::from(self.index)
     }
 }
 
@@ -118,172 +79,302 @@ impl Summary {
 pub enum ResignError {
     /// The source could not be listed.
     #[error("cannot list the source: {0}")]
-    Source(#[source] StoreError),
+    Source(#[source] EndpointError),
+    /// The journal could not be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A worker died.
     #[error("a worker stopped unexpectedly: {0}")]
     Worker(#[from] tokio::task::JoinError),
 }
 
-/// Runs a job, handing the account of each old signature to `report` as it is settled.
+/// One image's work, ready to be written.
+#[derive(Default)]
+struct Ready {
+    /// Settled already; nothing is to be written for them.
+    settled: Vec<Item>,
+    /// New signatures, each item with the blobs that it becomes true by.
+    unwritten: Vec<(Item, SetAddress, Vec<Bytes>)>,
+    /// Old signatures that an earlier run settled.
+    resumed: u64,
+}
+
+/// Runs a job, handing the account of each old signature to `tell` when it is settled for good.
 ///
 /// # Errors
-/// [`ResignError`] when the job could not come to its end; what fails for one image is told to
-/// `report` and counted, and the others go on.
-pub async fn run(job: Arc<Job>, mut report: impl FnMut(&Item)) -> Result<Summary, ResignError> {
+/// [`ResignError`] when the job could not come to its end; what fails for one image is told and
+/// counted, and the others go on.
+pub async fn run(job: Arc<Job>, journal: Option<Journal>, mut tell: impl FnMut(&Item)) -> Result<Summary, ResignError> {
     let start = Instant::now();
     let mut summary = Summary::default();
-    let root = StorePath::root();
-    let source = job.source.clone();
-    let mut settled = source
-        .walk(&root)
-        .map(|set| {
-            let job = job.clone();
-            async move { image(job, set.map_err(ResignError::Source)?).await }
-        })
-        .buffer_unordered(job.jobs.max(1));
-    while let Some(items) = settled.next().await {
-        for item in items? {
-            summary.count(item.state);
-            report(&item);
+    let journal = journal.map(Arc::new);
+    let (sender, mut receiver) = mpsc::channel::<Result<Ready, ResignError>>(READY);
+    let producer = tokio::spawn(produce(job.clone(), journal.clone(), sender));
+    let mut ledger = Ledger { journal, dry_run: job.dry_run };
+    let mut batch = Vec::new();
+    while receiver.recv_many(&mut batch, READY).await > 0 {
+        let ready = batch.drain(..).collect::<Result<Vec<_>, _>>()?;
+        summary.resumed += ready.iter().map(|one| one.resumed).sum::<u64>();
+        for item in ledger.commit(&job.destination, ready).await? {
+            summary.count(&item);
+            tell(&item);
         }
     }
+    producer.await?;
+    ledger.finish()?;
     summary.seconds = start.elapsed().as_secs_f64();
     Ok(summary)
 }
 
-/// Settles all signatures of one image.
-async fn image(job: Arc<Job>, set: SetAddress) -> Result<Vec<Item>, ResignError> {
+/// Prepares images until there are no more, or nobody takes them.
+async fn produce(job: Arc<Job>, journal: Option<Arc<Journal>>, sender: mpsc::Sender<Result<Ready, ResignError>>) {
+    let mut prepared = job
+        .source
+        .images()
+        .filter(|set| std::future::ready(set.as_ref().map_or(true, |set| job.shard.has(set.path().as_str()))))
+        .map(|set| {
+            let (job, journal) = (job.clone(), journal.clone());
+            async move {
+                let set = set.map_err(ResignError::Source)?;
+                // A task of its own: what it computes runs beside the others.
+                tokio::spawn(prepare(job, journal, set)).await?
+            }
+        })
+        .buffer_unordered(job.jobs.max(1));
+    while let Some(ready) = prepared.next().await {
+        let last = ready.is_err();
+        if sender.send(ready).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+/// Fetches, judges, compares and signs for one image.
+async fn prepare(job: Arc<Job>, journal: Option<Arc<Journal>>, set: SetAddress) -> Result<Ready, ResignError> {
     let blobs = match job.source.signatures(&set).await {
         Ok(blobs) => blobs,
-        Err(e) => return Ok(vec![item(&set, State::Failed, None, Some(format!("cannot read: {e}")))]),
+        Err(e) => {
+            let item = Item { state: State::Failed, reason: Some(format!("cannot read: {e}")), ..blank(&set) };
+            return Ok(Ready { settled: vec![item], ..Ready::default() });
+        }
     };
-    let judged = {
+    let (mut ready, wanted) = {
         let (job, set) = (job.clone(), set.clone());
-        tokio::task::spawn_blocking(move || {
-            let one = |blob: &StoredSignature| {
-                judge(&blob.bytes, &set, &job.renames, &job.old_policy, job.mechanism.as_ref())
-            };
-            blobs.iter().map(one).collect::<Vec<_>>()
-        })
-        .await?
+        tokio::task::spawn_blocking(move || judge_all(&job, journal.as_deref(), &set, &blobs)).await?
     };
-
-    let mut items = Vec::with_capacity(judged.len());
-    // One new signature for each new name, whichever and however many old ones vouch for it.
-    let mut wanted: BTreeMap<SetAddress, Vec<Vouched>> = BTreeMap::new();
-    for finding in judged {
-        match finding {
-            Finding::Vouched(vouched) => {
-                let same = wanted.entry(vouched.place.clone()).or_default();
-                if same.iter().all(|other| other.new != vouched.new) {
-                    same.push(vouched);
-                }
+    for (place, vouched) in wanted {
+        let present = match job.destination.signatures(&place).await {
+            Ok(present) => present,
+            Err(e) => {
+                let reason = format!("cannot read the destination: {e}");
+                let failed = |item: Item| Item { state: State::Failed, reason: Some(reason.clone()), ..item };
+                ready.settled.extend(vouched.into_iter().map(|(item, _)| failed(item)));
+                continue;
             }
-            Finding::Unmatched { old_reference, reason } => {
-                items.push(item(&set, State::Unmatched, old_reference, Some(reason)));
-            }
-            Finding::Refused { old_reference, reason } => {
-                items.push(item(&set, State::Refused, old_reference, Some(reason)));
+        };
+        let (job, present_at) = (job.clone(), place.clone());
+        let made = tokio::task::spawn_blocking(move || make(&job, &present_at, vouched, &present)).await?;
+        for (item, blobs) in made {
+            if blobs.is_empty() {
+                ready.settled.push(item);
+            } else {
+                ready.unwritten.push((item, place.clone(), blobs));
             }
         }
     }
-    for (place, vouched) in wanted {
-        items.extend(write(&job, &set, place, vouched).await?);
-    }
-    Ok(items)
+    Ok(ready)
 }
 
-/// Writes what is not there yet at one place of the destination.
-async fn write(
-    job: &Arc<Job>,
-    set: &SetAddress,
-    place: SetAddress,
-    vouched: Vec<Vouched>,
-) -> Result<Vec<Item>, ResignError> {
-    let failed = |reason: String| vouched.iter().map(|v| told(set, v, State::Failed, Some(reason.clone()))).collect();
-    let present = match job.destination.signatures(&place).await {
-        Ok(present) => present,
-        Err(e) => return Ok(failed(format!("cannot read the destination: {e}"))),
-    };
-    let made = {
-        let (job, digest) = (job.clone(), place.digest().clone());
-        let names: Vec<Reference> = vouched.iter().map(|v| v.new.clone()).collect();
-        tokio::task::spawn_blocking(move || make(&job, &digest, &names, &present)).await?
-    };
-    let mut items = Vec::with_capacity(vouched.len());
-    for (vouched, made) in vouched.iter().zip(made) {
-        let (state, reason) = match made {
-            Ok(None) => (State::Already, None),
-            Ok(Some(_)) if job.dry_run => (State::Signed, None),
-            Ok(Some(blob)) => match job.destination.append(&place, &blob).await {
-                Ok(_) => (State::Signed, None),
-                Err(e) => (State::Failed, Some(format!("cannot write: {e}"))),
-            },
-            Err(reason) => (State::Failed, Some(reason)),
-        };
-        items.push(told(set, vouched, state, reason));
+type Wanted = BTreeMap<SetAddress, Vec<(Item, Vouched)>>;
+
+/// Judges the old signatures of one image; one new claim is wanted for each new name, whichever
+/// and however many old ones vouch for it.
+fn judge_all(job: &Job, journal: Option<&Journal>, set: &SetAddress, blobs: &[Bytes]) -> (Ready, Wanted) {
+    let mut ready = Ready::default();
+    let mut wanted = Wanted::new();
+    for blob in blobs {
+        let hash = Digest::sha256(blob).hex().to_owned();
+        if let Some(journal) = journal.filter(|journal| !journal.is_finished())
+            && journal.is_done(item_key(set.path().as_str(), &set.digest().to_string(), &hash))
+        {
+            ready.resumed += 1;
+            continue;
+        }
+        let item = Item { blob: Some(hash), ..blank(set) };
+        match judge(blob, set, &job.renames, &job.old_policy, job.mechanism.as_ref()) {
+            Finding::Vouched(vouched) => {
+                let item = Item {
+                    old_reference: Some(vouched.old.to_string()),
+                    new_reference: Some(vouched.new.to_string()),
+                    place: Some(vouched.place.to_string()),
+                    rule: Some(vouched.rule.clone()),
+                    signer: Some(vouched.signer.clone()),
+                    scope: Some(vouched.scope.clone()),
+                    ..item
+                };
+                let same = wanted.entry(vouched.place.clone()).or_default();
+                if same.iter().any(|(_, other)| other.new == vouched.new) {
+                    let reason = Some("another signature of this image vouches for the same new name".to_owned());
+                    ready.settled.push(Item { state: State::Already, reason, ..item });
+                } else {
+                    same.push((item, vouched));
+                }
+            }
+            Finding::Unmatched { old_reference, reason } => {
+                ready.settled.push(Item { old_reference, reason: Some(reason), ..item });
+            }
+            Finding::Refused { old_reference, reason } => {
+                ready.settled.push(Item { state: State::Refused, old_reference, reason: Some(reason), ..item });
+            }
+        }
     }
-    Ok(items)
+    (ready, wanted)
 }
 
-/// Signs each name whose signature by this very key is not `present`; `None` where it is.
-fn make(
-    job: &Job,
-    digest: &Digest,
-    names: &[Reference],
-    present: &[StoredSignature],
-) -> Vec<Result<Option<Vec<u8>>, String>> {
+/// Signs each new name by each of its keys whose signature is not `present`; no blobs where none
+/// is missing.
+fn make(job: &Job, place: &SetAddress, wanted: Vec<(Item, Vouched)>, present: &[Bytes]) -> Vec<(Item, Vec<Bytes>)> {
     let now = SystemTime::now();
-    let own_claims: Vec<Claim> = present.iter().filter_map(|blob| own_claim(job, &blob.bytes, now)).collect();
-    names
-        .iter()
-        .map(|name| {
-            let reference = name.to_string();
-            if own_claims.iter().any(|claim| claim.digest == *digest && claim.reference == reference) {
-                return Ok(None);
+    wanted
+        .into_iter()
+        .map(|(mut item, vouched)| {
+            let mut blobs = Vec::new();
+            for key in job.keys.for_name(&vouched.new) {
+                if present.iter().any(|blob| is_own(&key.own, blob, place.digest(), &vouched.new, now)) {
+                    continue;
+                }
+                item.signed_by.push(key.signer.fingerprint().to_string());
+                if job.dry_run {
+                    continue;
+                }
+                match sign(job, key.signer.as_ref(), place.digest(), &vouched.new, now) {
+                    Ok(blob) => blobs.push(Bytes::from(blob)),
+                    Err(reason) => return (Item { state: State::Failed, reason: Some(reason), ..item }, Vec::new()),
+                }
             }
-            if job.dry_run {
-                return Ok(Some(Vec::new()));
-            }
-            let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let claim = Claim {
-                reference,
-                digest: digest.clone(),
-                creator: Some(job.creator.clone()),
-                timestamp: i64::try_from(seconds).ok(),
-            };
-            let payload = claim.render().map_err(|e| e.to_string())?;
-            job.signer.sign(&payload, now).map(Some).map_err(|e| e.to_string())
+            item.state = if item.signed_by.is_empty() { State::Already } else { State::Signed };
+            item.new_blobs = blobs.iter().map(|blob| Digest::sha256(blob).hex().to_owned()).collect();
+            (item, blobs)
         })
         .collect()
 }
 
-/// Reads a claim that this job's own key has truly made; anything else does not count as done.
-fn own_claim(job: &Job, blob: &[u8], now: SystemTime) -> Option<Claim> {
-    let verified = openpgp::verify(simple_signing(blob).ok()?, &job.own, &VerifyOptions::at(now)).ok()?;
-    Claim::parse(&verified.content).ok()
+fn sign(
+    job: &Job,
+    signer: &dyn openpgp::Signer,
+    digest: &Digest,
+    name: &Reference,
+    now: SystemTime,
+) -> Result<Vec<u8>, String> {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let claim = Claim {
+        reference: name.to_string(),
+        digest: digest.clone(),
+        creator: Some(job.creator.clone()),
+        timestamp: i64::try_from(seconds).ok(),
+    };
+    let payload = claim.render().map_err(|e| e.to_string())?;
+    signer.sign(&payload, now).map_err(|e| e.to_string())
 }
 
-fn item(set: &SetAddress, state: State, old_reference: Option<String>, reason: Option<String>) -> Item {
-    Item {
-        repository: set.path().to_string(),
-        digest: set.digest().clone(),
-        old_reference,
-        new_reference: None,
-        state,
-        reason,
-        rule: None,
-        signer: None,
-        scope: None,
+/// Tells whether a stored signature is this very claim, truly made by this very key; anything
+/// else, however alike, does not count as done.
+fn is_own(own: &openpgp::Keyring, blob: &[u8], digest: &Digest, name: &Reference, now: SystemTime) -> bool {
+    let Ok(message) = simple_signing(blob) else { return false };
+    // What is not even meant to be that claim need not be verified.
+    let says = |content: &[u8]| {
+        Claim::parse(content).is_ok_and(|claim| claim.digest == *digest && claim.reference == name.to_string())
+    };
+    openpgp::inspect(message).is_ok_and(|untrusted| says(&untrusted.content))
+        && openpgp::verify(message, own, &VerifyOptions::at(now)).is_ok_and(|verified| says(&verified.content))
+}
+
+/// Writes and notes: the end of the pipeline.
+struct Ledger {
+    journal: Option<Arc<Journal>>,
+    dry_run: bool,
+}
+
+impl Ledger {
+    /// Makes a group durable, journals it, and returns its items.
+    async fn commit(&mut self, destination: &Destination, ready: Vec<Ready>) -> Result<Vec<Item>, ResignError> {
+        let mut items = Vec::new();
+        let mut waiting = Vec::new();
+        let mut batch = Vec::new();
+        for one in ready {
+            items.extend(one.settled);
+            for (item, place, blobs) in one.unwritten {
+                waiting.push((item, blobs.len()));
+                batch.extend(blobs.into_iter().map(|blob| (place.clone(), blob)));
+            }
+        }
+        let mut results = if batch.is_empty() { Vec::new() } else { destination.append_many(batch).await }.into_iter();
+        for (mut item, count) in waiting {
+            for result in results.by_ref().take(count) {
+                if let Err(e) = result {
+                    item.state = State::Failed;
+                    item.reason = Some(format!("cannot write: {e}"));
+                }
+            }
+            items.push(item);
+        }
+        let time = jiff::Timestamp::now().to_string();
+        for item in &mut items {
+            item.time.clone_from(&time);
+        }
+        if let Some(journal) = self.journal.as_deref().filter(|_| !self.dry_run) {
+            journal.record(items.iter().filter(|item| !journal.is_finished() || news(journal, item)))?;
+        }
+        Ok(items)
+    }
+
+    fn finish(&self) -> Result<(), ResignError> {
+        match self.journal.as_deref().filter(|_| !self.dry_run) {
+            Some(journal) => Ok(journal.finish()?),
+            None => Ok(()),
+        }
     }
 }
 
-fn told(set: &SetAddress, vouched: &Vouched, state: State, reason: Option<String>) -> Item {
+/// After a finished run only what that run did not settle is worth a line.
+fn news(journal: &Journal, item: &Item) -> bool {
+    let known = item
+        .blob
+        .as_ref()
+        .is_some_and(|blob| journal.is_done(item_key(&item.repository, &item.digest.to_string(), blob)));
+    !known || item.state == State::Signed
+}
+
+fn blank(set: &SetAddress) -> Item {
     Item {
-        new_reference: Some(vouched.new.to_string()),
-        rule: Some(vouched.rule.clone()),
-        signer: Some(vouched.signer.clone()),
-        scope: Some(vouched.scope.clone()),
-        ..item(set, state, Some(vouched.old.to_string()), reason)
+        repository: set.path().to_string(),
+        digest: set.digest().clone(),
+        blob: None,
+        old_reference: None,
+        new_reference: None,
+        place: None,
+        state: State::Unmatched,
+        reason: None,
+        rule: None,
+        signer: None,
+        scope: None,
+        signed_by: Vec::new(),
+        new_blobs: Vec::new(),
+        time: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_the_work_without_overlap() {
+        for count in [1, 2, 4, 7] {
+            for repository in ["a", "a/b", "birds/bluebird", ""] {
+                let mine = (1..=count).filter(|index| Shard { index: *index, count }.has(repository)).count();
+                assert_eq!(mine, 1, "{repository} of {count}");
+            }
+        }
     }
 }

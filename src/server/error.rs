@@ -45,6 +45,8 @@ pub(super) enum Problem {
     Incomplete,
     /// The upstream has no such manifest.
     ManifestUnknown(Digest),
+    /// What decides about uploads cannot be asked: a fault of ours, told in the log.
+    Gate,
     /// Not allowed, for this reason.
     Denied(String),
     /// The upstream's refusal, handed on with its challenges.
@@ -123,6 +125,10 @@ impl Problem {
             Self::ManifestUnknown(digest) => {
                 let message = format!("the registry has no manifest {digest} in this repository");
                 registry(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message, Some(&digest.to_string()))
+            }
+            Self::Gate => {
+                let message = "the server cannot check signatures at the moment; its log says why";
+                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
             }
             Self::Denied(reason) => registry(StatusCode::FORBIDDEN, "DENIED", &reason, Some(&reason)),
             Self::PassedOn { status, headers, body } => passed_on(status, *headers, body),

@@ -10,6 +10,7 @@ mod body;
 mod cache;
 mod error;
 mod extension;
+mod gate;
 mod listener;
 mod log;
 mod lookaside;
@@ -34,8 +35,9 @@ use http::{HeaderValue, Method, Request};
 use hyper::body::Incoming;
 
 pub use body::{Answer, Body};
+pub use gate::ConfiguredGate;
 pub use listener::{ServeError, serve};
-pub use upload::{ClaimReader, UploadGate};
+pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
 
 use crate::config::{HttpOrigin, LimitConfig, ServerConfig};
 use crate::image::Digest;

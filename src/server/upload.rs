@@ -34,14 +34,43 @@ use crate::store::{Appended, SetAddress, StoreError, StorePath};
 /// for the uploader.
 pub type ClaimReader = Arc<dyn Fn(&[u8]) -> Result<Claim, String> + Send + Sync>;
 
-/// A further judge of uploads, such as a policy.
+/// An upload of good form, and of a claim for the right digest if claims are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Upload<'a> {
+    /// The repository's path in the address.
+    pub repository: &'a str,
+    /// The digest in the address.
+    pub digest: &'a Digest,
+    /// The OpenPGP message.
+    pub message: &'a Bytes,
+    /// What it claims, unverified; `None` if claims are not read for this repository.
+    pub claim: Option<&'a Claim>,
+}
+
+/// Why a signature is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// It is not to be stored, for this reason, which the uploader is told.
+    #[error("{0}")]
+    Denied(String),
+    /// It cannot be judged at the moment; the reason is for the server's own log.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The judge of uploads, such as a policy.
 pub trait UploadGate: Send + Sync {
-    /// Agrees to a signature for `digest` in the repository `name`, or says why not. May take its
-    /// time: it is called on a thread that is made for waiting.
+    /// Tells whether a signature for this repository must have a readable claim for its digest.
+    fn reads_claims(&self, _repository: &str) -> bool {
+        true
+    }
+
+    /// Agrees to an upload, or says why not. May take its time: it is called on a thread that is
+    /// made for waiting.
     ///
     /// # Errors
-    /// The reason, which the uploader is told.
-    fn admit(&self, name: &str, digest: &Digest, blob: &[u8]) -> Result<(), String>;
+    /// [`NotAdmitted`].
+    fn admit(&self, upload: &Upload<'_>) -> Result<(), NotAdmitted>;
 }
 
 const SUFFIX_LIMIT: usize = 512;
@@ -169,7 +198,7 @@ impl Uploads {
         headers: &HeaderMap,
         caller: &Caller,
     ) -> Result<Appended, Problem> {
-        let message = parse(&body, &audit.digest).map_err(Problem::Invalid)?;
+        let message = Bytes::from(parse(&body, &audit.digest).map_err(Problem::Invalid)?);
         drop(body);
         if access.pull(&audit.name, &audit.digest, headers, caller).await? == Manifest::Absent {
             return Err(Problem::ManifestUnknown(audit.digest.clone()));
@@ -210,15 +239,28 @@ impl Uploads {
     }
 
     /// The part that takes computing time.
-    fn judge(&self, name: &str, digest: &Digest, message: &[u8]) -> Result<(), Problem> {
+    fn judge(&self, repository: &str, digest: &Digest, message: &Bytes) -> Result<(), Problem> {
+        let gate = self.gate.as_ref();
+        let claim = match gate {
+            Some(gate) if !gate.reads_claims(repository) => None,
+            _ => Some(self.claim(digest, message)?),
+        };
+        let Some(gate) = gate else { return Ok(()) };
+        gate.admit(&Upload { repository, digest, message, claim: claim.as_ref() }).map_err(|refusal| match refusal {
+            NotAdmitted::Denied(reason) => Problem::Denied(reason),
+            NotAdmitted::Unavailable(reason) => {
+                tracing::error!(repository, %digest, reason, "the upload gate cannot judge");
+                Problem::Gate
+            }
+        })
+    }
+
+    fn claim(&self, digest: &Digest, message: &[u8]) -> Result<Claim, Problem> {
         let claim = (self.claims)(message).map_err(Problem::Invalid)?;
         if claim.digest != *digest {
             return Err(Problem::Invalid(format!("the signature is for {}, not for {digest}", claim.digest)));
         }
-        match &self.gate {
-            Some(gate) => gate.admit(name, digest, message).map_err(Problem::Denied),
-            None => Ok(()),
-        }
+        Ok(claim)
     }
 }
 

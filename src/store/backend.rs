@@ -9,7 +9,7 @@ use super::layout::SetAddress;
 use super::lease::{Attempt, Lease};
 use super::local::LocalTree;
 use super::objects::ObjectTree;
-use super::signatures::StoredSignature;
+use super::signatures::{MOST_SIGNATURES, StoredSignature};
 
 /// What one look at a set found.
 #[derive(Debug)]
@@ -19,6 +19,19 @@ pub(super) struct Snapshot {
     /// A remover is at work, or something listed was no longer there or another when it was
     /// read: something may have been missed that moved meanwhile.
     pub(super) shaken: bool,
+    /// Something listed was no longer there or another when it was read.
+    pub(super) missing: bool,
+}
+
+impl Snapshot {
+    /// Tells whether this look, with what the one before saw, is the truth.
+    ///
+    /// While somebody moves files, one look may miss what a second finds elsewhere. Two that see
+    /// the same are the truth: the mover rests, or has died. Unless something that is listed could
+    /// not be read: leaving that out would call a signed image unsigned.
+    pub(super) fn is_conclusive_after(&self, before: Option<&[StoredSignature]>) -> bool {
+        !self.shaken || (!self.missing && before.is_some_and(|before| before == self.signatures))
+    }
 }
 
 /// What an appender needs to know of a set.
@@ -30,6 +43,13 @@ pub(super) struct Found {
     pub(super) highest: u32,
     /// A remover is at work; what was found may have moved, and numbers must not be taken now.
     pub(super) unsettled: bool,
+}
+
+impl Found {
+    /// Returns the number for the next signature; `None` when no client would read it.
+    pub(super) fn next_number(&self) -> Option<u32> {
+        (self.highest < MOST_SIGNATURES).then(|| self.highest + 1)
+    }
 }
 
 /// How a create-if-absent went.
@@ -120,5 +140,19 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(move || work(&tree, &at)).await {
         Ok(result) => result,
         Err(stopped) => Err(StoreError::unavailable("a file operation", stopped)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_listed_and_cannot_be_read_is_never_left_out() {
+        let look = |shaken, missing| Snapshot { signatures: Vec::new(), shaken, missing };
+        assert!(look(false, false).is_conclusive_after(None));
+        assert!(!look(true, false).is_conclusive_after(None));
+        assert!(look(true, false).is_conclusive_after(Some(&[])), "a lock that a dead remover left");
+        assert!(!look(true, true).is_conclusive_after(Some(&[])), "not an empty set: a failing back end");
     }
 }

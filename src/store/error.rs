@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use super::layout::LayoutError;
+use super::signatures::MOST_SIGNATURES;
 use crate::signature::BLOB_LIMIT;
 
 /// Why the store did not do it.
@@ -32,6 +33,16 @@ pub enum StoreError {
         at: String,
         /// The limit that it passes, with its unit.
         limit: String,
+    },
+    /// One more signature would make the image unpullable: newer clients take a 128th for a fault
+    /// of the server (spec containers-image 2.3).
+    #[error(
+        "{at} has signature-{MOST_SIGNATURES} already, and clients fail the pull at one more; remove one, \
+         or close a gap by `store repair`"
+    )]
+    Full {
+        /// The set.
+        at: String,
     },
     /// The address cannot be written to: a file is in the way of a folder, a name is too long for
     /// the file system, or a symbolic link leads out of the tree.

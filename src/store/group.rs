@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::backend::Backend;
+use super::backend::{Backend, Found};
 use super::error::StoreError;
 use super::layout::{SetAddress, signature_name};
 use super::local::{LocalTree, failed};
@@ -56,6 +56,7 @@ impl Store {
         for (outcome, (at, blob)) in outcomes.into_iter().zip(batch.iter()) {
             results.push(match outcome {
                 Outcome::Settled(result) => result,
+                Outcome::BehindGap(number) => Ok(self.behind_gap(at, blob, number).await),
                 Outcome::Separately => self.append(at, blob).await,
             });
         }
@@ -71,6 +72,8 @@ impl Store {
 /// What became of one entry of a batch.
 enum Outcome {
     Settled(Result<Appended, StoreError>),
+    /// Stored under this number, but the number before is free: that gap is ours to close.
+    BehindGap(u32),
     /// Others are at work on the set, or it is special: it takes the ordinary way.
     Separately,
 }
@@ -90,6 +93,11 @@ impl LocalTree {
         // The next number of each set in this batch: several signatures may go to one.
         let mut next: HashMap<&SetAddress, u32> = HashMap::new();
         let mut seen = HashSet::with_capacity(batch.len());
+        // Opened before anything is written: a flush tells only of failures since then.
+        let disk = match File::open(&self.root) {
+            Ok(disk) => disk,
+            Err(error) => return fail_all(batch, &failed("opening", &self.root, &error)),
+        };
         for (entry, ((at, blob), outcome)) in batch.iter().zip(&mut outcomes).enumerate() {
             if !seen.insert((at, blob)) {
                 // Its twin is not to be seen yet; the ordinary way finds it afterwards.
@@ -102,7 +110,7 @@ impl LocalTree {
                 Err(error) => *outcome = Some(Outcome::Settled(Err(error))),
             }
         }
-        if let Err(error) = self.barrier() {
+        if let Err(error) = self.barrier(&disk) {
             for ready in &staged {
                 let _ = fs::remove_file(&ready.file);
             }
@@ -118,7 +126,7 @@ impl LocalTree {
                 *outcome = named;
             }
         }
-        if let Err(error) = self.barrier() {
+        if let Err(error) = self.barrier(&disk) {
             return fail_all(batch, &failed("flushing", &self.root, &error));
         }
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Separately)).collect()
@@ -154,7 +162,10 @@ impl LocalTree {
             _ => return Ok(Err(Outcome::Separately)),
         }
         let number = next.get(at).copied().unwrap_or(found.highest).max(found.highest);
-        let Some(number) = number.checked_add(1) else { return Ok(Err(Outcome::Separately)) };
+        // A full set is refused in the ordinary way, after the others of the batch had their turn.
+        let Some(number) = (Found { highest: number, ..found }).next_number() else {
+            return Ok(Err(Outcome::Separately));
+        };
         let (mut file, path) = self.stage(&folder.join(signature_name(number)))?;
         if let Err(error) = file.write_all(blob) {
             drop(file);
@@ -175,8 +186,11 @@ impl LocalTree {
                     let gap = before > 0
                         && fs::symlink_metadata(ready.folder.join(signature_name(before)))
                             .is_err_and(|e| e.kind() == ErrorKind::NotFound);
-                    // The ordinary way finds these bytes again and closes the gap before them.
-                    return if gap { Outcome::Separately } else { Outcome::Settled(Ok(Appended::Created(number))) };
+                    return if gap {
+                        Outcome::BehindGap(number)
+                    } else {
+                        Outcome::Settled(Ok(Appended::Created(number)))
+                    };
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Outcome::Settled(Err(failed("writing", &ready.folder, &error))),
@@ -184,7 +198,7 @@ impl LocalTree {
             // Somebody else was faster, perhaps with the same bytes.
             match self.look_for(at, blob, false) {
                 Ok(found) if found.unsettled => return Outcome::Separately,
-                Ok(found) => match (found.same, found.highest.checked_add(1)) {
+                Ok(found) => match (found.same, found.next_number()) {
                     (Some(same), _) => return Outcome::Settled(Ok(Appended::AlreadyThere(same))),
                     (None, Some(free)) => number = free,
                     (None, None) => return Outcome::Separately,
@@ -196,8 +210,8 @@ impl LocalTree {
     }
 
     /// Makes durable all that was written to the tree's file system before.
-    fn barrier(&self) -> io::Result<()> {
-        if self.fsync { rustix::fs::syncfs(File::open(&self.root)?).map_err(io::Error::from) } else { Ok(()) }
+    fn barrier(&self, disk: &File) -> io::Result<()> {
+        if self.fsync { rustix::fs::syncfs(disk).map_err(io::Error::from) } else { Ok(()) }
     }
 }
 
@@ -258,18 +272,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_gap_before_a_new_signature_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = local(folder.path()).await;
+        settled(&store, &[("a", "1"), ("a", "2")]).await;
+        let Backend::Local(tree) = &store.backend else { panic!() };
+        let (at, blob) = (set("a"), Bytes::from_static(b"3"));
+        let ready = tree.stage_one(0, &at, &blob, &mut HashMap::new()).unwrap().unwrap_or_else(|_| panic!("staged"));
+        // Between staging and naming somebody removes the signature before.
+        fs::remove_file(folder.path().join(at.to_string()).join("signature-2")).unwrap();
+        let Outcome::BehindGap(3) = tree.name(&ready, &at, &blob) else { panic!("the gap is not seen") };
+        assert_eq!(store.behind_gap(&at, &blob, 3).await, Appended::Created(2));
+        let numbers: Vec<u32> = store.signatures(&at).await.unwrap().iter().map(|s| s.number).collect();
+        assert_eq!(numbers, [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_128th_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for store in [local(folder.path()).await, Store::memory()] {
+            let batch = (0..130).map(|n| (set("a"), Bytes::from(n.to_string()))).collect();
+            let results = store.append_many(batch).await;
+            assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 127);
+            assert!(results.iter().flat_map(|r| r.as_ref().err()).all(|e| matches!(e, StoreError::Full { .. })));
+            assert!(matches!(store.append(&set("a"), b"new").await, Err(StoreError::Full { .. })));
+            assert!(matches!(store.append(&set("a"), b"7").await, Ok(Appended::AlreadyThere(_))));
+            assert_eq!(store.signatures(&set("a")).await.unwrap().len(), 127);
+        }
+    }
+
+    #[tokio::test]
     async fn racing_batches_lose_nothing_and_leave_no_gap() {
         let folder = tempfile::tempdir().unwrap();
         let store = local(folder.path()).await;
         let other = local(folder.path()).await;
-        let batch = |who: u32| (0..50).map(|n| (set("a"), Bytes::from(format!("{who}-{n}")))).collect::<Vec<_>>();
+        let batch = |who: u32| (0..40).map(|n| (set("a"), Bytes::from(format!("{who}-{n}")))).collect::<Vec<_>>();
         let (one, two, _) = tokio::join!(store.append_many(batch(1)), other.append_many(batch(2)), async {
-            for n in 0..50 {
+            for n in 0..40 {
                 store.append(&set("a"), format!("single-{n}").as_bytes()).await.unwrap();
             }
         });
         assert!(one.iter().chain(&two).all(Result::is_ok));
         let numbers: Vec<u32> = store.signatures(&set("a")).await.unwrap().iter().map(|s| s.number).collect();
-        assert_eq!(numbers, (1..=150).collect::<Vec<_>>());
+        assert_eq!(numbers, (1..=120).collect::<Vec<_>>());
     }
 }

@@ -72,7 +72,7 @@ impl LocalTree {
     /// Reads a set. Unless `alone` (the caller has the lease), a shared lock keeps removers out
     /// meanwhile: one could move a file from a number yet to be read to one that was.
     pub(super) fn read(&self, at: &SetAddress, limit: u64, alone: bool) -> Result<Snapshot, StoreError> {
-        let mut snapshot = Snapshot { signatures: Vec::new(), shaken: false };
+        let mut snapshot = Snapshot { signatures: Vec::new(), shaken: false, missing: false };
         let Some(folder) = self.folder(at)? else { return Ok(snapshot) };
         let guard = if alone { Shared::Kept(None) } else { share(&folder)? };
         snapshot.shaken = matches!(guard, Shared::Moving);
@@ -84,7 +84,7 @@ impl LocalTree {
                     left = left.saturating_sub(bytes.len() as u64);
                     snapshot.signatures.push(StoredSignature { number, bytes });
                 }
-                None => snapshot.shaken = true,
+                None => (snapshot.shaken, snapshot.missing) = (true, true),
             }
         }
         Ok(snapshot)

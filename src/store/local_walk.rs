@@ -1,5 +1,6 @@
 //! The walk of a folder: depth first, a batch at a time, never out of the tree and never in
-//! circles, whatever links somebody has laid in it.
+//! circles, whatever links somebody has laid in it. A *thorough* one also tells of all that is no
+//! signature, for which it must look at every file.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -9,19 +10,20 @@ use std::sync::Arc;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::error::StoreError;
-use super::layout::{SetAddress, StorePath};
+use super::layout::{SetAddress, StorePath, is_leftover, signature_number};
 use super::local::{LocalTree, failed};
+use super::survey::{Foreign, Stray, Surveyed};
 
 /// How many sets are looked for at a time.
 const BATCH: usize = 256;
 /// Each level holds an open folder.
 const DEEPEST: usize = 64;
 
-type Item = Result<SetAddress, StoreError>;
+type Item = Result<Surveyed, StoreError>;
 
 /// Walks the sets whose path is `under` or lies below it.
-pub(super) fn walk(tree: Arc<LocalTree>, under: StorePath) -> BoxStream<'static, Item> {
-    let start = (Walker { tree, stack: Vec::new(), start: Some(under) }, VecDeque::new());
+pub(super) fn walk(tree: Arc<LocalTree>, under: StorePath, thorough: bool) -> BoxStream<'static, Item> {
+    let start = (Walker { tree, stack: Vec::new(), start: Some(under), thorough }, VecDeque::new());
     let step = |(mut walker, mut batch): (Walker, VecDeque<Item>)| async move {
         if batch.is_empty() {
             let task = tokio::task::spawn_blocking(move || {
@@ -54,12 +56,20 @@ struct Level {
     entries: fs::ReadDir,
     /// Only the sets of this repository are wanted here.
     only: Option<String>,
+    /// This is a set's own folder; told as soon as a signature is seen in it.
+    set: Option<InSet>,
+}
+
+struct InSet {
+    address: SetAddress,
+    told: bool,
 }
 
 struct Walker {
     tree: Arc<LocalTree>,
     stack: Vec<Level>,
     start: Option<StorePath>,
+    thorough: bool,
 }
 
 impl Walker {
@@ -76,6 +86,7 @@ impl Walker {
                 continue;
             };
             let found = match entry {
+                Ok(entry) if level.set.is_some() => self.visit_in_set(&entry),
                 Ok(entry) => self.visit(&entry),
                 Err(error) => {
                     let failure = failed("listing", &level.folder, &error);
@@ -85,7 +96,7 @@ impl Walker {
             };
             match found {
                 Ok(None) => {}
-                Ok(Some(set)) => return Some(Ok(set)),
+                Ok(Some(found)) => return Some(Ok(found)),
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -100,9 +111,21 @@ impl Walker {
     }
 
     fn descend(&mut self, path: StorePath, only: Option<String>) -> Result<(), StoreError> {
-        let Some(folder) = self.tree.inside(&self.tree.root().join(path.as_str()))? else { return Ok(()) };
+        match self.tree.inside(&self.tree.root().join(path.as_str()))? {
+            Some(folder) => self.enter(path, folder, only, None),
+            None => Ok(()),
+        }
+    }
+
+    fn enter(
+        &mut self,
+        path: StorePath,
+        folder: PathBuf,
+        only: Option<String>,
+        set: Option<InSet>,
+    ) -> Result<(), StoreError> {
         match fs::read_dir(&folder) {
-            Ok(entries) => self.stack.push(Level { path, folder, entries, only }),
+            Ok(entries) => self.stack.push(Level { path, folder, entries, only, set }),
             // A file, or a folder that has just gone.
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(failed("listing", &folder, &error)),
@@ -110,10 +133,26 @@ impl Walker {
         Ok(())
     }
 
-    fn visit(&mut self, entry: &fs::DirEntry) -> Result<Option<SetAddress>, StoreError> {
+    /// Tells of something that is no signature, if anybody wants to know.
+    fn stray(&self, entry: &fs::DirEntry, what: Stray) -> Option<Surveyed> {
+        if !self.thorough {
+            return None;
+        }
+        let level = self.stack.last()?;
+        let above = match &level.set {
+            Some(set) => set.address.to_string(),
+            None => level.path.to_string(),
+        };
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let key = if above.is_empty() { name.into_owned() } else { format!("{above}/{name}") };
+        Some(Surveyed::Foreign(Foreign { key, what }))
+    }
+
+    fn visit(&mut self, entry: &fs::DirEntry) -> Result<Option<Surveyed>, StoreError> {
         let Some(level) = self.stack.last() else { return Ok(None) };
         let name = entry.file_name();
-        let Some(name) = name.to_str() else { return Ok(None) };
+        let Some(name) = name.to_str() else { return Ok(self.stray(entry, Stray::Name("it is no UTF-8".to_owned()))) };
         if level.only.as_ref().is_some_and(|only| !name.starts_with(only)) {
             return Ok(None);
         }
@@ -121,24 +160,64 @@ impl Walker {
         let is_link = match entry.file_type() {
             Ok(kind) if kind.is_dir() => false,
             Ok(kind) if kind.is_symlink() => true,
-            _ => return Ok(None),
+            _ => return Ok(self.stray(entry, Stray::File)),
         };
         match SetAddress::parse_name(level.path.as_str(), name) {
             Ok(Some(set)) => {
-                let Some(folder) = self.tree.inside(&entry.path())? else { return Ok(None) };
-                return Ok(self.tree.holds_signature(&folder)?.then_some(set));
+                let Some(folder) = self.tree.inside(&entry.path())? else { return Ok(self.stray(entry, Stray::Link)) };
+                if self.thorough {
+                    let path = level.path.clone();
+                    self.enter(path, folder, None, Some(InSet { address: set, told: false }))?;
+                    return Ok(None);
+                }
+                return Ok(self.tree.holds_signature(&folder)?.then_some(Surveyed::Set(set)));
             }
-            Ok(None) if level.only.is_none() && self.stack.len() < DEEPEST => {}
-            Ok(None) | Err(_) => return Ok(None),
+            Ok(None) if level.only.is_some() => return Ok(None),
+            Ok(None) if self.stack.len() >= DEEPEST => return Ok(self.stray(entry, Stray::Deep)),
+            Ok(None) => {}
+            Err(error) => return Ok(self.stray(entry, Stray::Name(error.to_string()))),
         }
-        let Ok(path) = StorePath::parse(name).and_then(|name| level.path.join(&name)) else { return Ok(None) };
+        let path = match StorePath::parse(name).and_then(|name| level.path.join(&name)) {
+            Ok(path) => path,
+            Err(error) => return Ok(self.stray(entry, Stray::Name(error.to_string()))),
+        };
         if is_link {
-            let Some(target) = self.tree.inside(&entry.path())? else { return Ok(None) };
+            let Some(target) = self.tree.inside(&entry.path())? else { return Ok(self.stray(entry, Stray::Link)) };
             if self.stack.iter().any(|above| above.folder.starts_with(&target)) {
-                return Ok(None);
+                return Ok(self.stray(entry, Stray::Link));
+            }
+            if !target.is_dir() {
+                return Ok(self.stray(entry, Stray::File));
             }
         }
         self.descend(path, None)?;
         Ok(None)
+    }
+
+    fn visit_in_set(&mut self, entry: &fs::DirEntry) -> Result<Option<Surveyed>, StoreError> {
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let stray = match entry.file_type() {
+            Ok(kind) if kind.is_file() && is_leftover(name) => match self.stack.last().and_then(|l| l.set.as_ref()) {
+                Some(set) => Stray::Leftover(set.address.clone()),
+                None => return Ok(None),
+            },
+            Ok(kind) if kind.is_file() => Stray::File,
+            Ok(kind) if kind.is_symlink() => match self.tree.inside(&entry.path())? {
+                Some(target) if target.is_file() => Stray::File,
+                _ => Stray::Link,
+            },
+            Ok(_) => return Ok(self.stray(entry, Stray::File)),
+            // Gone by now.
+            Err(_) => return Ok(None),
+        };
+        if signature_number(name).is_none() || matches!(stray, Stray::Link) {
+            return Ok(self.stray(entry, stray));
+        }
+        let Some(set) = self.stack.last_mut().and_then(|level| level.set.as_mut()) else { return Ok(None) };
+        if std::mem::replace(&mut set.told, true) {
+            return Ok(None);
+        }
+        Ok(Some(Surveyed::Set(set.address.clone())))
     }
 }

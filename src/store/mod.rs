@@ -16,6 +16,7 @@ mod objects;
 mod open;
 mod repair;
 mod signatures;
+mod survey;
 mod walk;
 
 pub use error::StoreError;
@@ -23,4 +24,5 @@ pub use group::Append;
 pub use layout::{Layout, LayoutError, PATH_LIMIT, SetAddress, SignatureAddress, StorePath};
 pub use open::StoreOptions;
 pub use repair::{Removed, Repaired};
-pub use signatures::{Appended, SET_LIMIT, Store, StoredSignature};
+pub use signatures::{Appended, MOST_SIGNATURES, SET_LIMIT, Store, StoredSignature};
+pub use survey::{Foreign, Stray, Surveyed};

@@ -62,9 +62,10 @@ impl ObjectTree {
             .into_iter()
             .map(|(number, meta)| async move { Ok::<_, StoreError>((number, self.get(at, number, &meta).await?)) });
         let read: Vec<_> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
-        let shaken = (listing.locked && !alone) || read.iter().any(|(_, bytes)| bytes.is_none());
+        let missing = read.iter().any(|(_, bytes)| bytes.is_none());
+        let shaken = (listing.locked && !alone) || missing;
         let present = read.into_iter().filter_map(|(number, bytes)| Some(StoredSignature { number, bytes: bytes? }));
-        Ok(Snapshot { signatures: present.collect(), shaken })
+        Ok(Snapshot { signatures: present.collect(), shaken, missing })
     }
 
     pub(super) async fn find(&self, at: &SetAddress, blob: &[u8]) -> Result<Found, StoreError> {
@@ -173,7 +174,7 @@ impl ObjectTree {
             Err(Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(failed("reading", path, &error)),
         };
-        if listed.e_tag.is_some() && result.meta.e_tag != listed.e_tag {
+        if listed.e_tag.is_some() && !is_same_tag(&result.meta, listed) {
             return Ok(None);
         }
         let mut bytes = Vec::with_capacity(usize::try_from(result.meta.size).unwrap_or(0).min(BLOB_LIMIT));
@@ -187,7 +188,7 @@ impl ObjectTree {
         Ok(Some(bytes.into()))
     }
 
-    fn is_stale(&self, lock: &ObjectMeta) -> bool {
+    pub(super) fn is_stale(&self, lock: &ObjectMeta) -> bool {
         let since_epoch = u64::try_from(lock.last_modified.timestamp()).unwrap_or(0);
         let taken = UNIX_EPOCH + Duration::from_secs(since_epoch);
         SystemTime::now().duration_since(taken).is_ok_and(|age| age > self.stale)
@@ -220,6 +221,13 @@ impl Stripes {
         let index = usize::try_from(self.hasher.hash_one(at) % count).unwrap_or(0);
         self.locks.get(index).cloned().unwrap_or_default()
     }
+}
+
+/// Gateways mark a tag as weak in one answer and not in the other, or leave out its quotes.
+fn is_same_tag(one: &ObjectMeta, other: &ObjectMeta) -> bool {
+    let bare =
+        |meta: &ObjectMeta| meta.e_tag.as_deref().map(|tag| tag.trim_start_matches("W/").trim_matches('"').to_owned());
+    bare(one) == bare(other)
 }
 
 fn signature_path(at: &SetAddress, number: u32) -> Result<Path, StoreError> {
@@ -316,6 +324,9 @@ mod tests {
         assert_eq!(tree.get(&at, 1, &listed).await.unwrap().unwrap(), "old");
         bucket.put(&listed.location, "new".into()).await.unwrap();
         assert_eq!(tree.get(&at, 1, &listed).await.unwrap(), None);
+        let mut now = bucket.head(&listed.location).await.unwrap();
+        now.e_tag = now.e_tag.map(|tag| format!("W/\"{tag}\""));
+        assert_eq!(tree.get(&at, 1, &now).await.unwrap().unwrap(), "new", "the same tag, marked as weak");
         bucket.delete(&listed.location).await.unwrap();
         assert_eq!(tree.get(&at, 1, &listed).await.unwrap(), None);
     }

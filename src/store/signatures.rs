@@ -14,8 +14,11 @@ use super::layout::SetAddress;
 use super::objects::{ObjectTree, Stripes};
 use crate::signature::BLOB_LIMIT;
 
-/// The most signatures of one set; clients give up at 128 (spec containers-image 2.3).
+/// The most signatures that are read of one set: trees of other tools may hold more than we write.
 pub const SET_LIMIT: usize = 10_000;
+/// The highest number that is ever written: newer clients fail the pull at a 128th signature
+/// (spec containers-image 2.3).
+pub const MOST_SIGNATURES: u32 = 127;
 /// How long a reader or writer waits for others on the same set.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -83,13 +86,16 @@ impl Store {
         let mut before: Option<Vec<StoredSignature>> = None;
         loop {
             let snapshot = self.backend.read(at, self.read_limit, false).await?;
-            // While somebody moves files, one look may miss what a second finds elsewhere. Two
-            // that see the same are the truth: the mover rests, or has died.
-            if !snapshot.shaken || before.is_some_and(|before| before == snapshot.signatures) {
+            if snapshot.is_conclusive_after(before.as_deref()) {
                 return Ok(snapshot.signatures);
             }
             if Instant::now() >= deadline {
-                let reason = "signatures are being removed from it all the time".to_owned();
+                let reason = if snapshot.missing {
+                    "what the back end lists cannot be read, or is another than listed, each time"
+                } else {
+                    "signatures are being removed from it all the time"
+                };
+                let reason = reason.to_owned();
                 return Err(StoreError::Busy { at: at.to_string(), reason });
             }
             before = Some(snapshot.signatures);
@@ -106,7 +112,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Empty`] and [`StoreError::TooLarge`] for blobs that no client reads,
-    /// [`StoreError::Unwritable`] where the tree has no place for it, [`StoreError::Busy`] while
+    /// [`StoreError::Full`] where no client would read one more, [`StoreError::Unwritable`] where the tree has no place for it, [`StoreError::Busy`] while
     /// others are at work on the same set, [`StoreError::Unavailable`] when the back end fails.
     /// After the last it is unknown whether the signature is stored; appending again is safe.
     pub async fn append(&self, at: &SetAddress, blob: &[u8]) -> Result<Appended, StoreError> {
@@ -123,22 +129,24 @@ impl Store {
         };
         match created {
             None => Ok(Appended::AlreadyThere(number)),
-            Some(Created::AfterGap) => {
-                // A remover's last look was before our write: the gap below us is ours to close.
-                // If that fails the signature is still stored, and readers of this store see it.
-                let closed = match self.repair(at).await {
-                    Ok(_) => self.backend.find(at, &blob).await.map(|found| found.same),
-                    Err(error) => Err(error),
-                };
-                match closed {
-                    Ok(moved) => Ok(Appended::Created(moved.unwrap_or(number))),
-                    Err(error) => {
-                        tracing::warn!(set = %at, %error, "a gap is left before a new signature; `store repair` closes it");
-                        Ok(Appended::Created(number))
-                    }
-                }
-            }
+            Some(Created::AfterGap) => Ok(self.behind_gap(at, &blob, number).await),
             Some(_) => Ok(Appended::Created(number)),
+        }
+    }
+
+    /// Closes the gap before a signature of ours: a remover's last look was before our write. If
+    /// that fails the signature is still stored, and readers of this store see it.
+    pub(super) async fn behind_gap(&self, at: &SetAddress, blob: &Bytes, number: u32) -> Appended {
+        let closed = match self.repair(at).await {
+            Ok(_) => self.backend.find(at, blob).await.map(|found| found.same),
+            Err(error) => Err(error),
+        };
+        match closed {
+            Ok(moved) => Appended::Created(moved.unwrap_or(number)),
+            Err(error) => {
+                tracing::warn!(set = %at, %error, "a gap is left before a new signature; `store repair` closes it");
+                Appended::Created(number)
+            }
         }
     }
 
@@ -154,10 +162,7 @@ impl Store {
             // While somebody removes no number is taken: in a bucket, his deletions may arrive
             // late or twice, and must not find a new signature under an old number.
             if !found.unsettled {
-                let number = found.highest.checked_add(1).ok_or_else(|| StoreError::TooMany {
-                    at: at.to_string(),
-                    limit: format!("{} signatures by its highest number", u32::MAX),
-                })?;
+                let number = found.next_number().ok_or_else(|| StoreError::Full { at: at.to_string() })?;
                 match self.backend.create(at, number, blob).await? {
                     Created::Taken => {}
                     created => return Ok((number, Some(created))),

@@ -9,6 +9,7 @@ use super::layout::{SetAddress, SignatureAddress, StorePath};
 use super::local_walk;
 use super::objects::{ObjectTree, failed, path};
 use super::signatures::Store;
+use super::survey::{self, Surveyed};
 
 impl Store {
     /// Lists every signature set whose path is `under` or lies below it, each once, in the order
@@ -18,19 +19,36 @@ impl Store {
     /// can: who must see everything takes any error for a failure of the whole.
     pub fn walk(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
         match &self.backend {
-            Backend::Local(tree) => local_walk::walk(tree.clone(), under.clone()),
-            Backend::Objects(tree) => objects(tree, under),
+            Backend::Local(tree) => {
+                local_walk::walk(tree.clone(), under.clone(), false).try_filter_map(only_sets).boxed()
+            }
+            Backend::Objects(tree) => objects(tree, under, false).try_filter_map(only_sets).boxed(),
+        }
+    }
+
+    /// As [`Store::walk`], and tells of everything in the tree that is no signature, too.
+    pub fn survey(&self, under: &StorePath) -> BoxStream<'_, Result<Surveyed, StoreError>> {
+        match &self.backend {
+            Backend::Local(tree) => local_walk::walk(tree.clone(), under.clone(), true),
+            Backend::Objects(tree) => objects(tree, under, true),
         }
     }
 }
 
-fn objects<'a>(tree: &'a ObjectTree, under: &StorePath) -> BoxStream<'a, Result<SetAddress, StoreError>> {
+async fn only_sets(found: Surveyed) -> Result<Option<SetAddress>, StoreError> {
+    Ok(match found {
+        Surveyed::Set(set) => Some(set),
+        Surveyed::Foreign(_) => None,
+    })
+}
+
+fn objects<'a>(tree: &'a ObjectTree, under: &StorePath, thorough: bool) -> BoxStream<'a, Result<Surveyed, StoreError>> {
     let below = match path(under.as_str()) {
         Ok(below) => below,
         Err(error) => return stream::iter([Err(error)]).boxed(),
     };
     let prefix = (!under.is_empty()).then_some(&below);
-    let below_it = sets(tree.store().list(prefix), under.to_string());
+    let below_it = sets(tree.store().list(prefix), under.to_string(), thorough.then_some(tree));
     let Some((parent, _)) = under.split_last() else { return below_it };
 
     // The repository's own folders, `{under}@…`, lie beside `{under}/` and not below it.
@@ -44,14 +62,15 @@ fn objects<'a>(tree: &'a ObjectTree, under: &StorePath) -> BoxStream<'a, Result<
         let ours = meta.location.as_ref().starts_with(&start);
         std::future::ready(Ok(ours))
     });
-    sets(own.boxed(), format!("{under}@")).chain(below_it).boxed()
+    sets(own.boxed(), format!("{under}@"), thorough.then_some(tree)).chain(below_it).boxed()
 }
 
 /// Turns a listing of objects into one of sets: the objects of a set lie side by side.
 fn sets<'a>(
     listing: BoxStream<'a, object_store::Result<ObjectMeta>>,
     shown: String,
-) -> BoxStream<'a, Result<SetAddress, StoreError>> {
+    thorough: Option<&'a ObjectTree>,
+) -> BoxStream<'a, Result<Surveyed, StoreError>> {
     let listing = listing.map_err(move |error| match path(&shown) {
         Ok(shown) => failed("listing below", &shown, &error),
         Err(error) => error,
@@ -59,12 +78,15 @@ fn sets<'a>(
     let mut last: Option<SetAddress> = None;
     listing
         .try_filter_map(move |meta| {
-            let set = SignatureAddress::parse(meta.location.as_ref()).ok().map(|address| address.set);
-            let fresh = set.filter(|set| last.as_ref() != Some(set));
-            if fresh.is_some() {
-                last.clone_from(&fresh);
-            }
-            std::future::ready(Ok(fresh))
+            let found = match SignatureAddress::parse(meta.location.as_ref()) {
+                Ok(address) if last.as_ref() == Some(&address.set) => None,
+                Ok(address) => {
+                    last = Some(address.set.clone());
+                    Some(Surveyed::Set(address.set))
+                }
+                Err(_) => thorough.and_then(|tree| survey::object(tree, &meta)),
+            };
+            std::future::ready(Ok(found))
         })
         .boxed()
 }

@@ -12,6 +12,7 @@ use countersign::openpgp::{AgentError, AgentSigner, GnuPg, Keyring, SignError, S
 
 use crate::openpgp::gpg::{Home, KINDS, key};
 use crate::support::client::{Host, text};
+use crate::support::keys::{public, secret};
 
 const CLAIM: &[u8] = br#"{"critical":{},"optional":{}}"#;
 const NAME: &str = "us.icr.io/birds/bluebird:build1";
@@ -291,4 +292,48 @@ fn the_command_line_signs_with_it() {
     let (claim, signer) = home.accepts(&std::fs::read(&output).unwrap()).unwrap();
     assert_eq!(signer, fingerprint);
     assert!(String::from_utf8(claim).unwrap().contains(NAME));
+}
+
+#[test]
+fn resigning_with_an_agent_and_a_file_each_for_its_names() {
+    let home = Home::with(&[key("ed25519")]);
+    let agents = format!("gpg-agent:{}", key("ed25519").fingerprint);
+    let host = Host::new(home.path());
+    let (alice, bob) = (secret("alice"), secret("bob"));
+    let (old, new) = (host.path().join("old"), host.path().join("new"));
+    let digest = format!("sha256:{}", "1".repeat(64));
+    for name in ["old.example/birds/bluebird:1", "old.example/fish/cod:1"] {
+        let args = ["sign", name, "--digest", &digest, "--key", text(&alice), "--to", text(&old)];
+        host.countersign(&args).accepted();
+    }
+    let policy = host.signed_by_policy("policy.json", &public("alice"));
+    let route = format!("new.example/birds={agents}");
+    let args = ["resign", "--from", text(&old), "--to", text(&new), "--rename", "old.example=new.example"];
+    let keys = ["--key", text(&alice), "--key", text(&bob), "--key-for", &route];
+    let args = [&args[..], &["--policy", text(&policy), "--format", "json"], &keys].concat();
+    let summary: serde_json::Value = serde_json::from_str(&host.countersign(&args).accepted().stdout).unwrap();
+    assert_eq!((&summary["signed"], &summary["failed"]), (&2.into(), &0.into()), "{summary}");
+
+    let ring = [std::fs::read(public("alice")), std::fs::read(public("bob")), Ok(key("ed25519").public.clone())];
+    let ring = Keyring::parse(ring.map(Result::unwrap));
+    let signers = |path: &str| {
+        let folder = new.join(format!("{path}@sha256={}", "1".repeat(64)));
+        let mut signers: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| {
+                let blob = std::fs::read(entry.unwrap().path()).unwrap();
+                verify(&blob, &ring, &VerifyOptions::at(SystemTime::now())).unwrap().signer.to_string()
+            })
+            .collect();
+        signers.sort();
+        signers
+    };
+    assert_eq!(signers("birds/bluebird"), [key("ed25519").fingerprint.as_str()]);
+    let of = |name: &str| Keyring::parse([std::fs::read(public(name)).unwrap()]).fingerprints()[0].to_string();
+    let mut both = [of("alice"), of("bob")];
+    both.sort();
+    assert_eq!(signers("fish/cod"), both);
+    // Again, and there is nothing to do.
+    let summary: serde_json::Value = serde_json::from_str(&host.countersign(&args).accepted().stdout).unwrap();
+    assert_eq!((&summary["signed"], &summary["already"]), (&0.into(), &2.into()), "{summary}");
 }

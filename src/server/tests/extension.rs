@@ -9,8 +9,8 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 
 use crate::image::Digest;
-use crate::server::UploadGate;
 use crate::server::testing::{Fake, Server, config, registry, respond};
+use crate::server::{NotAdmitted, Upload, UploadGate};
 use crate::store::{SetAddress, StorePath};
 
 const BOB: (&str, &str) = ("authorization", "Basic Ym9iOng=");
@@ -332,9 +332,14 @@ async fn a_registry_that_takes_no_uploads() {
 async fn the_gate_has_the_last_word() {
     struct NoBees;
     impl UploadGate for NoBees {
-        fn admit(&self, name: &str, digest: &Digest, blob: &[u8]) -> Result<(), String> {
-            assert_eq!((name, digest), ("birds/bluebird", &super::extension::digest()));
-            if blob.ends_with(b"bee") { Err("bees are not admitted".to_owned()) } else { Ok(()) }
+        fn admit(&self, upload: &Upload<'_>) -> Result<(), NotAdmitted> {
+            assert_eq!((upload.repository, upload.digest), ("birds/bluebird", &super::extension::digest()));
+            assert!(upload.claim.is_some_and(|claim| claim.digest == *upload.digest));
+            match upload.message {
+                blob if blob.ends_with(b"bee") => Err(NotAdmitted::Denied("bees are not admitted".to_owned())),
+                blob if blob.ends_with(b"cat") => Err(NotAdmitted::Unavailable("/secret/path is gone".to_owned())),
+                _ => Ok(()),
+            }
         }
     }
     let fake = Fake::start(registry).await;
@@ -343,7 +348,34 @@ async fn the_gate_has_the_last_word() {
     let told = server.put(&path(), &[BOB], upload(&blob("bee"))).await;
     assert_eq!((told.status.as_u16(), told.code().as_str()), (403, "DENIED"));
     assert!(told.text().contains("bees are not admitted"));
+    let told = server.put(&path(), &[BOB], upload(&blob("cat"))).await;
+    assert_eq!((told.status.as_u16(), told.code().as_str(), told.header("retry-after")), (503, "UNAVAILABLE", "5"));
+    assert!(!told.text().contains("secret"), "{}", told.text());
     assert_eq!(server.store.stored(&set("birds/bluebird")).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_gate_may_do_without_claims() {
+    struct Open;
+    impl UploadGate for Open {
+        fn reads_claims(&self, repository: &str) -> bool {
+            repository != "birds/bluebird"
+        }
+        fn admit(&self, upload: &Upload<'_>) -> Result<(), NotAdmitted> {
+            assert_eq!(upload.claim.is_none(), upload.repository == "birds/bluebird");
+            Ok(())
+        }
+    }
+    let fake = Fake::start(registry).await;
+    let server = Server::start(&config(Some(fake.addr)), Some(Arc::new(Open))).await;
+    assert_eq!(server.put(&path(), &[BOB], upload(b"\xa3no claim")).await.status, 201);
+    let other = path().replace("bluebird", "other");
+    let told = server.put(&other, &[BOB], upload(b"\xa3no claim")).await;
+    assert_eq!((told.status.as_u16(), told.code().as_str()), (400, "SIGNATURE_INVALID"));
+    // What every upload must fulfil.
+    let foreign = upload(b"\xa3no claim").replace(digest().hex(), Digest::sha256(b"y").hex());
+    assert_eq!(server.put(&path(), &[BOB], foreign).await.status, 400);
+    assert_eq!(server.put(&path(), &[BOB], upload(b"<html>")).await.status, 400);
 }
 
 #[tokio::test]

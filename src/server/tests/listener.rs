@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::image::Digest;
-use crate::server::UploadGate;
 use crate::server::testing::{Fake, Server, config, registry, respond};
+use crate::server::{NotAdmitted, Upload, UploadGate};
 
 async fn talk(server: &Server, text: &[u8]) -> String {
     let mut client = TcpStream::connect(server.addr).await.unwrap();
@@ -46,7 +46,7 @@ async fn headers_have_limits() {
 async fn a_panic_is_an_answer() {
     struct Panics;
     impl UploadGate for Panics {
-        fn admit(&self, _: &str, _: &Digest, _: &[u8]) -> Result<(), String> {
+        fn admit(&self, _: &Upload<'_>) -> Result<(), NotAdmitted> {
             panic!("ordered");
         }
     }

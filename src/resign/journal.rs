@@ -1,0 +1,343 @@
+//! The journal: one line an item, appended and flushed in batches, so that a job that was killed
+//! anywhere goes on where it was.
+//!
+//! The first line says which job it is; a job with other rules does not continue it. A line is
+//! written only after the signature that it tells of is durable, so that what the journal says is
+//! done is done, and what is done but not said is found by comparing.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::item::{Item, State};
+
+const FORMAT: &str = "countersign resign 1";
+/// A longer line was not written by us.
+const LINE_LIMIT: usize = 1024 * 1024;
+
+/// What makes a job the same job: everything that decides what is signed, by name.
+pub type JobIdentity = BTreeMap<String, String>;
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file cannot be read or written.
+    #[error("journal {path}: {source}", path = path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is something else.
+    #[error("{path} is no journal of a resign job: {reason}", path = path.display())]
+    Form {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The journal is of a job with other rules.
+    #[error(
+        "journal {path} belongs to another job: its {what} was {theirs:?}, now it is {ours:?}; \
+         use another journal, or the same rules", path = path.display()
+    )]
+    OtherJob {
+        /// Which.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// What the journal says.
+        theirs: String,
+        /// What the command says.
+        ours: String,
+    },
+    /// Another process writes to it.
+    #[error("journal {path} is in use by another process", path = .0.display())]
+    InUse(PathBuf),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    journal: String,
+    job: JobIdentity,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Finished {
+    finished: bool,
+}
+
+/// Names an old signature in little space; collisions are beyond chance (128 bits).
+pub type ItemKey = u128;
+
+/// Returns the key of an old signature.
+pub fn item_key(repository: &str, digest: &str, blob: &str) -> ItemKey {
+    let hash = Sha256::new().chain_update(format!("{repository}\0{digest}\0{blob}")).finalize();
+    hash.iter().take(16).fold(0, |key, byte| (key << 8) | u128::from(*byte))
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: Mutex<File>,
+    /// Sorted keys of what was settled by earlier runs: 16 bytes each, whatever the job's size.
+    done: Vec<ItemKey>,
+    /// An earlier run came to its end.
+    finished: bool,
+}
+
+impl Journal {
+    /// Opens a journal: a new one, or that of the same job, whose torn last line is cut off.
+    ///
+    /// # Errors
+    /// [`JournalError`]; [`JournalError::OtherJob`] names the first difference.
+    pub fn open(path: &Path, job: &JobIdentity) -> Result<Self, JournalError> {
+        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(JournalError::InUse(path.to_owned())),
+            Err(std::fs::TryLockError::Error(source)) => return Err(io(source)),
+        }
+        let mut done = Vec::new();
+        let mut finished = false;
+        let whole = read_lines(path, &file, job, |line| match line {
+            Line::Item(item) if item.state != State::Failed => {
+                if let Some(blob) = &item.blob {
+                    done.push(item_key(&item.repository, &item.digest.to_string(), blob));
+                }
+            }
+            Line::Item(_) => {}
+            Line::Finished => finished = true,
+        })?;
+        done.sort_unstable();
+        done.dedup();
+        file.set_len(whole).map_err(io)?;
+        file.seek(SeekFrom::Start(whole)).map_err(io)?;
+        if whole == 0 {
+            let line = header_line(job).map_err(io)?;
+            file.write_all(&line).and_then(|()| file.sync_all()).map_err(io)?;
+            if let Some(folder) = path.parent() {
+                let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+                File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+            }
+        }
+        Ok(Self { path: path.to_owned(), file: Mutex::new(file), done, finished })
+    }
+
+    /// Tells whether an earlier run settled this old signature.
+    pub fn is_done(&self, key: ItemKey) -> bool {
+        self.done.binary_search(&key).is_ok()
+    }
+
+    /// Tells whether an earlier run came to its end; then everything is compared anew.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Appends items; they are durable when this returns.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn record<'a>(&self, items: impl IntoIterator<Item = &'a Item>) -> Result<(), JournalError> {
+        let mut lines = Vec::new();
+        for item in items {
+            serde_json::to_writer(&mut lines, item).map_err(|e| self.failed(e.into()))?;
+            lines.push(b'\n');
+        }
+        self.append(&lines)
+    }
+
+    /// Notes that the job came to its end.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn finish(&self) -> Result<(), JournalError> {
+        if self.finished {
+            return Ok(());
+        }
+        self.append(b"{\"finished\":true}\n")
+    }
+
+    fn append(&self, bytes: &[u8]) -> Result<(), JournalError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(bytes).and_then(|()| file.sync_data()).map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, source: std::io::Error) -> JournalError {
+        JournalError::Io { path: self.path.clone(), source }
+    }
+}
+
+/// What a journal's line says.
+pub enum Line {
+    /// An item was settled.
+    Item(Box<Item>),
+    /// The job came to its end.
+    Finished,
+}
+
+/// Reads all items of a journal, whatever its job, and returns what job it was.
+///
+/// # Errors
+/// [`JournalError`].
+pub fn read(path: &Path, each: impl FnMut(Line)) -> Result<JobIdentity, JournalError> {
+    let io = |source| JournalError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    let mut first = String::new();
+    BufReader::new(&file).read_line(&mut first).map_err(io)?;
+    let header: Header = serde_json::from_str(&first)
+        .map_err(|e| JournalError::Form { path: path.to_owned(), reason: e.to_string() })?;
+    (&file).seek(SeekFrom::Start(0)).map_err(io)?;
+    read_lines(path, &file, &header.job, each)?;
+    Ok(header.job)
+}
+
+/// Reads the whole lines and returns where the last of them ends.
+fn read_lines(path: &Path, file: &File, job: &JobIdentity, mut each: impl FnMut(Line)) -> Result<u64, JournalError> {
+    let io = |source| JournalError::Io { path: path.to_owned(), source };
+    let form = |reason: String| JournalError::Form { path: path.to_owned(), reason };
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    let mut end = 0;
+    let mut number = 0u64;
+    loop {
+        line.clear();
+        let length = std::io::Read::take(&mut reader, LINE_LIMIT as u64).read_until(b'\n', &mut line).map_err(io)?;
+        if line.last() != Some(&b'\n') {
+            // A torn header is a beginning of ours; any other file is not ours to cut.
+            if number == 0 && !line.is_empty() && !header_line(job).map_err(io)?.starts_with(&line) {
+                return Err(form("it does not begin as one".to_owned()));
+            }
+            return if length >= LINE_LIMIT { Err(form(format!("line {} is too long", number + 1))) } else { Ok(end) };
+        }
+        number += 1;
+        let bad = |e: serde_json::Error| form(format!("line {number}: {e}"));
+        if number == 1 {
+            let header: Header = serde_json::from_slice(&line).map_err(bad)?;
+            check(path, &header, job)?;
+        } else if line.starts_with(b"{\"finished\"") {
+            let _: Finished = serde_json::from_slice(&line).map_err(bad)?;
+            each(Line::Finished);
+        } else {
+            each(Line::Item(serde_json::from_slice(&line).map_err(bad)?));
+        }
+        end += length as u64;
+    }
+}
+
+fn header_line(job: &JobIdentity) -> std::io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Header { journal: FORMAT.to_owned(), job: job.clone() })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn check(path: &Path, header: &Header, job: &JobIdentity) -> Result<(), JournalError> {
+    if header.journal != FORMAT {
+        let reason = format!("its format is {:?}, not {FORMAT:?}", header.journal);
+        return Err(JournalError::Form { path: path.to_owned(), reason });
+    }
+    for what in header.job.keys().chain(job.keys()) {
+        let (theirs, ours) = (header.job.get(what), job.get(what));
+        if theirs != ours {
+            return Err(JournalError::OtherJob {
+                path: path.to_owned(),
+                what: what.clone(),
+                theirs: theirs.cloned().unwrap_or_default(),
+                ours: ours.cloned().unwrap_or_default(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Digest;
+
+    pub(in crate::resign) fn item(blob: &str, state: State) -> Item {
+        Item {
+            repository: "a/b".to_owned(),
+            digest: Digest::sha256(b"x"),
+            blob: Some(blob.to_owned()),
+            old_reference: Some("old.example/a/b:1".to_owned()),
+            new_reference: None,
+            place: None,
+            state,
+            reason: None,
+            rule: None,
+            signer: None,
+            scope: None,
+            signed_by: Vec::new(),
+            new_blobs: Vec::new(),
+            time: "2026-01-01T00:00:00Z".to_owned(),
+        }
+    }
+
+    fn job(policy: &str) -> JobIdentity {
+        BTreeMap::from([("from".to_owned(), "s".to_owned()), ("policy".to_owned(), policy.to_owned())])
+    }
+
+    fn key(blob: &str) -> ItemKey {
+        item_key("a/b", &Digest::sha256(b"x").to_string(), blob)
+    }
+
+    #[test]
+    fn a_journal_goes_on_where_it_was_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = Journal::open(&path, &job("p")).unwrap();
+        assert!(matches!(Journal::open(&path, &job("p")), Err(JournalError::InUse(_))));
+        journal.record([&item("1", State::Signed), &item("2", State::Failed)]).unwrap();
+        journal.record([&item("3", State::Refused)]).unwrap();
+        drop(journal);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..=whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let journal = Journal::open(&path, &job("p")).unwrap();
+            assert!(!journal.is_done(key("2")), "what failed is tried again");
+            journal.record([&item("4", State::Signed)]).unwrap();
+            drop(journal);
+            let journal = Journal::open(&path, &job("p")).unwrap();
+            assert!(journal.is_done(key("4")), "{cut}");
+        }
+        std::fs::write(&path, &whole).unwrap();
+        let journal = Journal::open(&path, &job("p")).unwrap();
+        assert!(journal.is_done(key("1")) && journal.is_done(key("3")) && !journal.is_finished());
+        journal.finish().unwrap();
+        drop(journal);
+        assert!(Journal::open(&path, &job("p")).unwrap().is_finished());
+    }
+
+    #[test]
+    fn another_jobs_journal_is_refused_with_the_difference() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        drop(Journal::open(&path, &job("p")).unwrap());
+        let refused = Journal::open(&path, &job("q")).unwrap_err().to_string();
+        assert!(refused.contains(r#"its policy was "p", now it is "q""#), "{refused}");
+        std::fs::write(&path, "precious\n").unwrap();
+        assert!(matches!(Journal::open(&path, &job("p")), Err(JournalError::Form { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious\n", "a foreign file is left alone");
+    }
+
+    #[test]
+    fn a_foreign_file_without_a_line_is_left_alone_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        std::fs::write(&path, "precious, and no newline").unwrap();
+        assert!(matches!(Journal::open(&path, &job("p")), Err(JournalError::Form { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious, and no newline");
+    }
+}
