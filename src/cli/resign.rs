@@ -8,14 +8,12 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::keys::KeyArgs;
+use super::keys::KeysArgs;
 use super::output::{self, Answer, Format};
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::Policy;
-use crate::resign::{
-    self, Destination, Item, Job, JobIdentity, Journal, Keys, RenameMap, Shard, SigningKey, Source, State,
-};
+use crate::resign::{self, Destination, Item, Job, JobIdentity, Journal, Keys, RenameMap, Shard, Source, State};
 use crate::store::{Store, StoreOptions};
 
 /// Verify signatures of an old name and sign anew for the new one, in bulk
@@ -36,7 +34,7 @@ pub struct Resign {
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
     #[command(flatten)]
-    key: KeyArgs,
+    keys: KeysArgs,
     /// How many images to work on at once
     #[arg(long, value_name = "N", default_value_t = default_jobs())]
     jobs: usize,
@@ -75,7 +73,7 @@ impl Resign {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
         let renames = RenameMap::parse(&self.rename)?;
         let old_policy = Policy::load(&self.policy)?;
-        let key = self.key.load()?;
+        let keys = self.keys.load()?;
         let source = Store::open(&self.from, &StoreOptions { create: false, ..StoreOptions::default() })
             .await
             .context("--from")?;
@@ -86,7 +84,6 @@ impl Resign {
             opened => opened.context("--to")?,
         };
         let as_of = self.as_of.map_or_else(SystemTime::now, SystemTime::from);
-        let keys = Keys { general: vec![SigningKey { signer: key.signer, own: key.own }], routes: Vec::new() };
         let identity = self.identity(&renames, &keys)?;
         // A dry run writes nothing, not even a journal.
         let journal = self.journal.as_deref().filter(|_| !self.dry_run);
@@ -127,15 +124,19 @@ impl Resign {
         let policy = std::fs::read(&self.policy).with_context(|| self.policy.display().to_string())?;
         let rules: Vec<String> =
             renames.rules().iter().map(|rule| format!("{}={}", rule.old(), rule.new_name())).collect();
-        let general = keys.general.iter().map(|key| key.signer.fingerprint().to_string());
-        let routed = keys.routes.iter().map(|(prefix, key)| format!("{prefix}={}", key.signer.fingerprint()));
+        let keys: Vec<String> = keys
+            .all()
+            .map(|(prefix, key)| {
+                prefix.map(|p| format!("{p}=")).unwrap_or_default() + key.signer.fingerprint().as_str()
+            })
+            .collect();
         let shard = self.shard.map_or_else(|| "1/1".to_owned(), |shard| format!("{}/{}", shard.index, shard.count));
         let pairs = [
             ("source", self.from.clone()),
             ("destination", self.to.clone()),
             ("rename rules", rules.join(" ")),
             ("policy", Digest::sha256(&policy).to_string()),
-            ("keys", general.chain(routed).collect::<Vec<_>>().join(" ")),
+            ("keys", keys.join(" ")),
             ("as-of time", self.as_of.map_or_else(|| "now".to_owned(), |time| time.to_string())),
             ("weak algorithms", if self.allow_weak { "accepted" } else { "refused" }.to_owned()),
             ("shard", shard),

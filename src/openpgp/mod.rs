@@ -34,6 +34,6 @@ pub use inspect::{InspectError, Untrusted, inspect};
 pub use keyring::{KEYRING_LIMIT, Keyring};
 pub use message::{CONTENT_LIMIT, MessageError};
 pub use sign::{SignError, Signer};
-pub use signer::SoftSigner;
+pub use signer::{AgentError, AgentKey, AgentSigner, GnuPg, LoadedKey, SoftSigner};
 pub use standing::KeyFault;
 pub use verify::{Verified, VerifyError, VerifyOptions, verify};

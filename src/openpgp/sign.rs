@@ -10,6 +10,7 @@ use super::fingerprint::{Fingerprint, KeyId};
 use super::message::CONTENT_LIMIT;
 use super::packet::{frame, tag};
 use super::signature_packet::{BINARY, hash, hashed_tail_4};
+use super::signer::AgentError;
 use super::standing::KeyFault;
 use super::subpacket::kind;
 use super::verify::VerifyError;
@@ -73,6 +74,9 @@ pub enum SignError {
     /// The first signature of the key could not be verified, so there will be no second.
     #[error("the key was tried and its signature does not verify ({0}); it will not be used")]
     SelfTest(VerifyError),
+    /// gpg-agent, which has the key, did not sign.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// Nobody would read it.
     #[error("the payload has more than {CONTENT_LIMIT} bytes")]
     PayloadTooLarge,

@@ -42,6 +42,10 @@ impl Home {
         home
     }
 
+    pub fn path(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Runs gpg whatever comes of it.
     pub fn run(&self, args: &[&str], input: &[u8]) -> Output {
         self.run_with(&[], args, input)
