@@ -8,7 +8,7 @@
 //!             \       |        /
 //!          config   lookup (which store, which policy, for which image)
 //!                     |
-//!   openpgp   policy   registries_d   store   registry
+//!   openpgp   policy   registries_d   registries_conf   store   registry
 //!                     |
 //!                 signature
 //!                     |
@@ -29,6 +29,7 @@ pub mod json;
 pub mod lookup;
 pub mod openpgp;
 pub mod policy;
+pub mod registries_conf;
 pub mod registries_d;
 pub mod registry;
 pub mod resign;
