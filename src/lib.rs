@@ -22,6 +22,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod go;
 pub mod host;
 pub mod image;

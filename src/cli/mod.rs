@@ -3,6 +3,7 @@
 //! Exit 0: done or accepted. 1: the answer is no (rejected, not found, some items failed).
 //! 2: could not ask (usage, configuration, network, key).
 
+mod doctor;
 mod inspect;
 mod keys;
 pub mod output;
@@ -46,6 +47,7 @@ Examples:
   countersign serve --upstream https://registry.example
   countersign sign us.icr.io/birds/bluebird:build1 --key signer.asc --manifest manifest.json -o signature-1
   countersign verify us.icr.io/birds/bluebird:build1 --policy policy.json
+  countersign doctor us.icr.io/birds/bluebird:build1
   countersign resign --from old-tree --to s3://signatures --rename ibm --policy old-policy.json --key new.asc
 
 Exit codes: 0 done or accepted; 1 the answer is no; 2 could not ask.";
@@ -60,6 +62,8 @@ enum Command {
     Verify(verify::Verify),
     /// Show what a signature says, unverified, or all signatures of an image
     Inspect(inspect::Inspect),
+    /// Walk what a client would do for an image on this host, and name the fix
+    Doctor(doctor::Doctor),
     /// Verify signatures of an old name and sign anew for the new one, in bulk
     Resign(resign::Resign),
 }
@@ -91,6 +95,7 @@ impl Cli {
                 Command::Sign(command) => command.run(self.format).await,
                 Command::Verify(command) => command.run(self.format).await,
                 Command::Inspect(command) => command.run(self.format).await,
+                Command::Doctor(command) => command.run(self.format).await,
                 Command::Resign(command) => command.run(self.format).await,
             }
         });

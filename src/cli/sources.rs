@@ -7,11 +7,12 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
+use crate::doctor::{Clients, Given};
 use crate::host::{Environment, Generation};
 use crate::image::{Digest, ImageReference, MANIFEST_LIMIT, manifest_digest};
 use crate::lookup::{Found, LookupError, OpenPgp, Signatures};
 use crate::policy::{self, Origin, Policy, SignatureBlob};
-use crate::registries_d::{Configuration, LookasideBase, Search};
+use crate::registries_d::{Configuration, ConfigurationError, LookasideBase, Search};
 use crate::registry::{AuthFiles, CredentialSource, RegistryClient, RegistryOptions, Selector};
 use crate::store::{Store, StoreOptions};
 
@@ -76,10 +77,51 @@ pub struct Manifest {
 impl SourceArgs {
     /// Reads the policy that counts, and says which file it is.
     pub fn policy(&self) -> anyhow::Result<(PathBuf, Policy)> {
+        Ok(self.load_policy()?)
+    }
+
+    /// The same, with an error that can be told apart.
+    pub fn load_policy(&self) -> Result<(PathBuf, Policy), policy::LoadError> {
         match &self.policy {
             Some(path) => Ok((path.clone(), Policy::load(path)?)),
-            None => Ok(policy::load_default(&Environment::from_process(), self.config_search.into())?),
+            None => policy::load_default(&Environment::from_process(), self.config_search.into()),
         }
+    }
+
+    /// Returns the policy file that was named.
+    pub fn policy_path(&self) -> Option<PathBuf> {
+        self.policy.clone()
+    }
+
+    /// Returns the folder that was named.
+    pub fn registries_d_path(&self) -> Option<PathBuf> {
+        self.registries_d.clone()
+    }
+
+    /// Whose search for files is followed.
+    pub fn generation(&self) -> Generation {
+        self.config_search.into()
+    }
+
+    /// The clients for sources that are insecure and that are not.
+    pub fn clients(&self) -> Clients {
+        Clients { secure: self.client(), insecure: self.client_that(false) }
+    }
+
+    /// Reads what the user gave instead of letting it be asked for.
+    pub fn given(&self) -> anyhow::Result<Given> {
+        let signatures = self.signature_files()?;
+        let lookaside = match self.lookaside.as_deref().map(|place| (place, place.split_once("://"))) {
+            None => None,
+            Some((place, None)) => Some(LookasideBase::from_directory(&std::path::absolute(place)?)),
+            Some((place, Some(("file" | "http" | "https", _)))) => Some(LookasideBase::parse(place)?),
+            Some((place, _)) => anyhow::bail!("--lookaside {place}: clients read folders, file:// and http(s):// only"),
+        };
+        Ok(Given {
+            manifest: self.manifest.as_deref().map(super::read_input).transpose()?,
+            signatures: (!signatures.is_empty()).then_some(signatures),
+            lookaside,
+        })
     }
 
     /// The cryptography, as of now.
@@ -88,10 +130,14 @@ impl SourceArgs {
     }
 
     fn client(&self) -> RegistryClient {
+        self.client_that(self.tls_verify)
+    }
+
+    fn client_that(&self, tls_verify: bool) -> RegistryClient {
         let environment = Environment::from_process();
         let credentials = AuthFiles::from_environment(|name| std::env::var_os(name), environment.uid);
         RegistryClient::new(RegistryOptions {
-            tls_verify: self.tls_verify,
+            tls_verify,
             credentials: CredentialSource::Files(credentials),
             certs_d: crate::host::certificate_directories(&environment, self.config_search.into()),
             ..RegistryOptions::default()
@@ -123,11 +169,7 @@ impl SourceArgs {
         digest: &Digest,
     ) -> anyhow::Result<Result<Vec<SignatureBlob>, LookupError>> {
         if !self.signature.is_empty() {
-            let read = |path: &PathBuf| {
-                let bytes = super::read_input(path)?.into();
-                Ok::<_, anyhow::Error>(SignatureBlob { origin: Origin::File(path.clone()), bytes })
-            };
-            return Ok(Ok(self.signature.iter().map(read).collect::<Result<_, _>>()?));
+            return Ok(Ok(self.signature_files()?));
         }
         let found = match &self.lookaside {
             Some(place) => self.named(place, reference, digest).await?,
@@ -140,6 +182,14 @@ impl SourceArgs {
             tracing::info!(place = %found.place, count = found.signatures.len(), "signatures found");
         }
         Ok(found.map(|found| found.signatures))
+    }
+
+    fn signature_files(&self) -> anyhow::Result<Vec<SignatureBlob>> {
+        let read = |path: &PathBuf| {
+            let bytes = super::read_input(path)?.into();
+            Ok(SignatureBlob { origin: Origin::File(path.clone()), bytes })
+        };
+        self.signature.iter().map(read).collect()
     }
 
     async fn named(
@@ -160,13 +210,18 @@ impl SourceArgs {
     }
 
     fn configuration(&self) -> anyhow::Result<Configuration> {
+        Ok(self.load_configuration()?)
+    }
+
+    /// Reads the registries.d that counts.
+    pub fn load_configuration(&self) -> Result<Configuration, ConfigurationError> {
         let search = Search {
             explicit: self.registries_d.clone(),
             generation: self.config_search.into(),
             environment: Environment::from_process(),
             ..Search::default()
         };
-        Ok(Configuration::load(&search)?)
+        Configuration::load(&search)
     }
 
     fn lookup(&self, configuration: Configuration) -> Signatures {

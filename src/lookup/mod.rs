@@ -4,5 +4,5 @@
 mod mechanism;
 mod signatures;
 
-pub use mechanism::OpenPgp;
+pub use mechanism::{Fault, OpenPgp};
 pub use signatures::{Found, LookupError, Place, Signatures};

@@ -12,6 +12,7 @@
 mod support;
 
 mod architecture;
+mod doctor;
 mod lookaside;
 mod openpgp;
 mod proxy;
