@@ -30,6 +30,10 @@ pub struct Environment {
     pub rootless_uid: Option<OsString>,
     /// `CONTAINERS_POLICY_JSON`: the one policy file that counts, for Podman 6.
     pub policy_json: Option<PathBuf>,
+    /// `CONTAINERS_REGISTRIES_CONF`: takes the place of all registries.conf files, for Podman 6.
+    pub registries_conf: Option<PathBuf>,
+    /// `CONTAINERS_REGISTRIES_CONF_OVERRIDE`: a registries.conf read after all others, for Podman 6.
+    pub registries_conf_override: Option<PathBuf>,
     /// The user id, which chooses the rootful or a rootless directory.
     pub uid: u32,
     /// The effective user id, which chooses the built-in default store.
@@ -56,6 +60,8 @@ impl Environment {
             xdg_config_home: var("XDG_CONFIG_HOME").map(PathBuf::from),
             rootless_uid: var("_CONTAINERS_ROOTLESS_UID"),
             policy_json: var("CONTAINERS_POLICY_JSON").map(PathBuf::from),
+            registries_conf: var("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
+            registries_conf_override: var("CONTAINERS_REGISTRIES_CONF_OVERRIDE").map(PathBuf::from),
             uid,
             euid,
         }

@@ -8,7 +8,7 @@
 //!             \       |        /
 //!          config   lookup (which store, which policy, for which image)
 //!                     |
-//!   openpgp   sigstore   policy   registries_d   store   registry
+//!   openpgp   sigstore   policy   registries_d   registries_conf   store   registry
 //!                     |
 //!                 signature
 //!                     |
@@ -22,6 +22,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod go;
 pub mod host;
 pub mod image;
@@ -29,6 +30,7 @@ pub mod json;
 pub mod lookup;
 pub mod openpgp;
 pub mod policy;
+pub mod registries_conf;
 pub mod registries_d;
 pub mod registry;
 pub mod resign;

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::host::{Environment, Generation};
 use crate::lookup::Signatures;
 use crate::policy::{self, Policy};
-use crate::registries_d::{Configuration, Search};
+use crate::registries_d::{Configuration, ConfigurationError, Search};
 use crate::registry::{AuthFiles, CredentialSource, RegistryClient, RegistryOptions};
 
 /// Whose search for configuration files is followed.
@@ -50,30 +50,50 @@ pub struct HostArgs {
 
 impl HostArgs {
     /// Reads the policy that counts, and says which file it is.
-    pub fn policy(&self) -> anyhow::Result<(PathBuf, Policy)> {
+    pub fn policy(&self) -> Result<(PathBuf, Policy), policy::LoadError> {
         match &self.policy {
             Some(path) => Ok((path.clone(), Policy::load(path)?)),
-            None => Ok(policy::load_default(&Environment::from_process(), self.config_search.into())?),
+            None => policy::load_default(&Environment::from_process(), self.config_search.into()),
         }
     }
 
+    /// Returns the policy file that was named.
+    pub fn policy_path(&self) -> Option<PathBuf> {
+        self.policy.clone()
+    }
+
+    /// Returns the folder of registries.d files that was named.
+    pub fn registries_d_path(&self) -> Option<PathBuf> {
+        self.registries_d.clone()
+    }
+
+    /// Whose search for files is followed.
+    pub fn generation(&self) -> Generation {
+        self.config_search.into()
+    }
+
     /// Reads the registries.d that counts.
-    pub fn configuration(&self) -> anyhow::Result<Configuration> {
+    pub fn configuration(&self) -> Result<Configuration, ConfigurationError> {
         let search = Search {
             explicit: self.registries_d.clone(),
             generation: self.config_search.into(),
             environment: Environment::from_process(),
             ..Search::default()
         };
-        Ok(Configuration::load(&search)?)
+        Configuration::load(&search)
     }
 
     /// Makes the client of registries and lookasides.
     pub fn client(&self) -> RegistryClient {
+        self.client_that(self.tls_verify)
+    }
+
+    /// Makes a client that checks certificates or does not.
+    pub fn client_that(&self, tls_verify: bool) -> RegistryClient {
         let environment = Environment::from_process();
         let credentials = AuthFiles::from_environment(|name| std::env::var_os(name), environment.uid);
         RegistryClient::new(RegistryOptions {
-            tls_verify: self.tls_verify,
+            tls_verify,
             credentials: CredentialSource::Files(credentials),
             certs_d: crate::host::certificate_directories(&environment, self.config_search.into()),
             ..RegistryOptions::default()

@@ -4,6 +4,7 @@
 //! 2: could not ask (usage, configuration, network, key).
 
 mod check;
+mod doctor;
 mod host;
 mod inspect;
 mod keys;
@@ -57,6 +58,7 @@ Examples:
   countersign serve --upstream https://registry.example
   countersign sign us.icr.io/birds/bluebird:build1 --key signer.asc --manifest manifest.json -o signature-1
   countersign verify us.icr.io/birds/bluebird:build1 --policy policy.json
+  countersign doctor us.icr.io/birds/bluebird:build1
   countersign resign --from old-tree --to s3://signatures --rename ibm --policy old-policy.json --key new.asc
 
 Exit codes: 0 done or accepted; 1 the answer is no; 2 could not ask.";
@@ -77,6 +79,8 @@ enum Command {
     Policy(policy::PolicyCommand),
     /// Check registries.d files
     RegistriesD(registries_d::RegistriesDCommand),
+    /// Walk what a client would do for an image on this host, and name the fix
+    Doctor(doctor::Doctor),
     /// Verify signatures of an old name and sign anew for the new one, in bulk
     Resign(resign::Resign),
     /// Look after a tree of signatures: ls, check, repair, rm
@@ -113,6 +117,7 @@ impl Cli {
                 Command::Resolve(command) => command.run(self.format).await,
                 Command::Policy(command) => command.run(self.format),
                 Command::RegistriesD(command) => command.run(self.format),
+                Command::Doctor(command) => command.run(self.format).await,
                 Command::Resign(command) => command.run(self.format).await,
                 Command::Store(command) => command.run(self.format).await,
             }

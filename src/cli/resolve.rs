@@ -137,7 +137,7 @@ impl Resolve {
         let Resolution { read, write, attachments, asked } = resolution;
         let read = read?;
         let manifest = self.manifest(&reference).await?;
-        let policy = self.host.policy();
+        let policy = self.host.policy().map_err(anyhow::Error::from);
 
         let mut notes = manifest.notes;
         let (mut urls, pattern) = addresses(&read, Operation::Read, &reference, manifest.digest.as_ref(), &mut notes);

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::host::HostArgs;
 use super::subject::SubjectArgs;
+use crate::doctor::Given;
 use crate::image::{Digest, ImageReference};
 use crate::lookup::{Found, LookupError, OpenPgp, Signatures};
 use crate::policy::{Origin, SignatureBlob};
@@ -61,15 +62,35 @@ impl SourceArgs {
         self.lookaside.is_some() || !self.signature.is_empty()
     }
 
+    /// Reads what the user gave instead of letting it be asked for, as far as clients know such
+    /// places.
+    pub fn given(&self) -> anyhow::Result<Given> {
+        let lookaside = match self.lookaside.as_deref().map(|place| (place, place.split_once("://"))) {
+            None => None,
+            Some((place, None)) => Some(LookasideBase::from_directory(&std::path::absolute(place)?)),
+            Some((place, Some(("file" | "http" | "https", _)))) => Some(LookasideBase::parse(place)?),
+            Some((place, _)) => anyhow::bail!("--lookaside {place}: clients read folders, file:// and http(s):// only"),
+        };
+        Ok(Given {
+            manifest: self.subject.manifest_file()?,
+            signatures: if self.signature.is_empty() { None } else { Some(self.signature_files()?) },
+            lookaside,
+        })
+    }
+
+    fn signature_files(&self) -> anyhow::Result<Vec<SignatureBlob>> {
+        let read = |path: &PathBuf| {
+            let bytes = super::read_input(path)?.into();
+            Ok(SignatureBlob { origin: Origin::File(path.clone()), bytes })
+        };
+        self.signature.iter().map(read).collect()
+    }
+
     /// Opens what signatures are read from.
     pub async fn open(&self) -> anyhow::Result<Desk<'_>> {
         let client = self.host.client();
         let place = if !self.signature.is_empty() {
-            let read = |path: &PathBuf| {
-                let bytes = super::read_input(path)?.into();
-                Ok::<_, anyhow::Error>(SignatureBlob { origin: Origin::File(path.clone()), bytes })
-            };
-            Place::Files(self.signature.iter().map(read).collect::<Result<_, _>>()?)
+            Place::Files(self.signature_files()?)
         } else if let Some(named) = &self.lookaside {
             let base = |base| {
                 let own = self.host.lookup(&client, Configuration::default());

@@ -96,6 +96,11 @@ impl SubjectArgs {
         self.manifest.is_some()
     }
 
+    /// Reads the manifest that was given as a file.
+    pub fn manifest_file(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        self.manifest.as_deref().map(super::read_input).transpose()
+    }
+
     /// Finds the manifests to judge. `offline` says that a name with a digest is judged by that
     /// digest, without looking at the manifest, unless a flag asks for more.
     pub async fn find(
@@ -151,7 +156,7 @@ impl SubjectArgs {
                 let own = manifest_digest(bytes).context("--instance")?;
                 vec![list.member(&own).with_context(|| format!("--instance is {own}, which the list does not name"))?]
             }
-            (Scope::Chosen, None) => match list.choose(&self.wanted()) {
+            (Scope::Chosen, None) => match list.choose(&self.platform()) {
                 Ok(member) => vec![member],
                 Err(e @ ListError::NoInstance { .. }) => {
                     let name = reference.as_reference().familiar();
@@ -188,7 +193,8 @@ impl SubjectArgs {
         Ok(Subjects { list: digest, subjects, warnings: Vec::new() })
     }
 
-    fn wanted(&self) -> Platform {
+    /// The platform whose instance is taken from a list: the one named, or this machine's.
+    pub fn platform(&self) -> Platform {
         self.platform.clone().unwrap_or_else(|| {
             let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
             Platform::of_machine(&cpuinfo)

@@ -10,7 +10,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use crate::go;
-use crate::openpgp::{self, KEYRING_LIMIT, Keyring, VerifyError, VerifyOptions};
+use crate::openpgp::{self, KEYRING_LIMIT, Keyring, Verified, VerifyError, VerifyOptions};
 use crate::policy::{KeySource, Mechanism, MechanismError, SignedContent, SigstoreSigned};
 use crate::signature::SigstoreAttachment;
 use crate::sigstore;
@@ -24,6 +24,17 @@ pub struct OpenPgp {
     at: Option<SystemTime>,
     allow_weak: bool,
     keyrings: RwLock<HashMap<KeySource, Remembered>>,
+}
+
+/// Why a message was not verified.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The keys cannot be read.
+    #[error("{0}")]
+    Keys(String),
+    /// The message was not accepted.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +84,20 @@ impl OpenPgp {
         self
     }
 
+    /// Verifies as [`Mechanism::verify`] does, for those who explain a refusal rather than decide.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn examine(&self, message: &[u8], keys: &KeySource) -> Result<Verified, Fault> {
+        let keyring = self.keyring(keys).map_err(|e| Fault::Keys(e.to_string()))?;
+        let options = VerifyOptions {
+            at: self.at.unwrap_or_else(SystemTime::now),
+            allow_sha1: self.allow_weak,
+            allow_weak_keys: self.allow_weak,
+        };
+        Ok(openpgp::verify(message, &keyring, &options)?)
+    }
+
     fn keyring(&self, keys: &KeySource) -> Result<Keyring, MechanismError> {
         let stamps = match keys {
             KeySource::Path(path) => vec![stamp(path)?],
@@ -99,13 +124,7 @@ impl OpenPgp {
 
 impl Mechanism for OpenPgp {
     fn verify(&self, message: &[u8], keys: &KeySource) -> Result<SignedContent, MechanismError> {
-        let keyring = self.keyring(keys)?;
-        let options = VerifyOptions {
-            at: self.at.unwrap_or_else(SystemTime::now),
-            allow_sha1: self.allow_weak,
-            allow_weak_keys: self.allow_weak,
-        };
-        match openpgp::verify(message, &keyring, &options) {
+        match self.examine(message, keys) {
             Ok(verified) => Ok(SignedContent {
                 content: verified.content,
                 fingerprint: verified.signer.to_string(),
@@ -113,8 +132,9 @@ impl Mechanism for OpenPgp {
                 warnings: verified.warnings,
                 created: verified.created.as_second(),
             }),
-            Err(VerifyError::NoKeys) => Err(MechanismError::NoKeys),
-            Err(e) => Err(MechanismError::Signature(e.to_string())),
+            Err(Fault::Keys(sentence)) => Err(MechanismError::Keys(sentence)),
+            Err(Fault::Verify(VerifyError::NoKeys)) => Err(MechanismError::NoKeys),
+            Err(Fault::Verify(e)) => Err(MechanismError::Signature(e.to_string())),
         }
     }
 

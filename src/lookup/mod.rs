@@ -13,7 +13,7 @@ mod unverified;
 mod vouch;
 
 pub use instances::{ListError, ManifestList, Member};
-pub use mechanism::OpenPgp;
+pub use mechanism::{Fault, OpenPgp};
 pub use platform::{Platform, PlatformError};
 pub use policy_review::{never_matches, review_policy};
 pub use registries_review::review_registries;

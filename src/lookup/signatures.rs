@@ -13,7 +13,7 @@ use crate::image::{Digest, Reference};
 use crate::policy::{Origin, SignatureBlob};
 use crate::registries_d::{self, Configuration, LookasideBase, Mode, Operation, SignatureLocation};
 use crate::registry::{ConnectError, RegistryClient, RegistryError, SIGNATURE_LIMIT};
-use crate::signature::{BLOB_LIMIT, SigstoreAttachment};
+use crate::signature::{BLOB_LIMIT, SigstoreAttachment, classify};
 use crate::store::{LayoutError, SetAddress, SignatureAddress, Store, StoreError, StorePath};
 
 /// Where signatures were looked for.
@@ -173,6 +173,36 @@ impl Signatures {
             }
         };
         Ok(Found { place, signatures })
+    }
+
+    /// Reads signature `index` alone; `None` is none. `registry` is the one whose TLS settings count,
+    /// `repository` the path below the base.
+    ///
+    /// # Errors
+    /// [`LookupError`]. Unlike the whole, a file's bytes are checked here as those of a URL are.
+    pub async fn one_of_lookaside(
+        &self,
+        base: &LookasideBase,
+        (registry, repository): (&str, &str),
+        digest: &Digest,
+        index: NonZeroU32,
+    ) -> Result<Option<SignatureBlob>, LookupError> {
+        match base.locate(Operation::Read, repository, digest, index)? {
+            SignatureLocation::File(path) => {
+                let Some(bytes) = read_file(&path).await? else { return Ok(None) };
+                if let Err(source) = classify(&bytes) {
+                    let url = go::quote(path.as_os_str().as_encoded_bytes());
+                    return Err(crate::registry::LookasideError::Blob { url, source }.into());
+                }
+                Ok(Some(SignatureBlob { origin: Origin::File(path), bytes: bytes.into() }))
+            }
+            SignatureLocation::Http(_) => {
+                let reader = self.client.lookaside(registry).await?;
+                let bytes = reader.signature(&with_userinfo(base, repository, digest, index)).await?;
+                let origin = Origin::Url(base.redacted_url(repository, digest, index));
+                Ok(bytes.map(|bytes| SignatureBlob { origin, bytes }))
+            }
+        }
     }
 
     /// Reads a store that is neither a folder nor on http: positions in it are numbers, gaps or not.

@@ -12,7 +12,7 @@ use rustls::RootCertStore;
 use crate::image::Repository;
 
 use super::challenge::{Challenge, challenges};
-use super::connection::{API_VERSION, Connection};
+use super::connection::{API_VERSION, Connection, PING_LIMIT, PING_PATH, Ping};
 use super::credentials::{AuthFiles, CredentialsError};
 use super::error::{CallError, ConnectError};
 use super::fetch::{self, Answer, Exchange};
@@ -165,7 +165,34 @@ impl RegistryClient {
     /// # Errors
     /// [`ConnectError`] when the ping fails.
     pub async fn supports_signatures(&self, registry: &str) -> Result<bool, ConnectError> {
-        Ok(self.connection(registry).await?.signatures)
+        Ok(self.connection(registry).await?.ping.signatures)
+    }
+
+    /// Returns what `registry` answered to the ping.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when the ping fails.
+    pub async fn pinged(&self, registry: &str) -> Result<Ping, ConnectError> {
+        Ok(self.connection(registry).await?.ping.clone())
+    }
+
+    /// Pings once more with the credentials for pulling from `repository`. No client does so; it
+    /// shows what a registry tells those whom it knows.
+    ///
+    /// # Errors
+    /// [`CallError`] when there is no answer or no token; every answer is one.
+    pub async fn ping_with_credentials(&self, repository: &Repository) -> Result<Ping, CallError> {
+        let connection = self.connection(repository.domain()).await.map_err(|e| CallError::Connect(e.into()))?;
+        let call = Call {
+            method: Method::GET,
+            path: PING_PATH,
+            scope: Scope::Pull(repository),
+            accept: &[],
+            body: None,
+            limit: PING_LIMIT,
+        };
+        let answer = self.call(&connection, &call).await?;
+        Ok(Ping::of(&connection.url(PING_PATH)?, &answer, Vec::new()))
     }
 
     /// Returns the reader of the http lookasides of `registry`'s images, which has that

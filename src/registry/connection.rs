@@ -6,7 +6,7 @@ use url::Url;
 
 use super::challenge::{Challenge, challenges};
 use super::client::RegistryOptions;
-use super::error::{ConnectError, Refusal};
+use super::error::{ConnectError, Refusal, tame};
 use super::fetch::{self, Answer, Exchange, FetchError};
 use super::http::HttpClient;
 use super::tls::HostCertificates;
@@ -14,12 +14,40 @@ use super::tls::HostCertificates;
 /// The header by which a registry says that it has the signature extension.
 pub const SUPPORTS_SIGNATURES: &str = "x-registry-supports-signatures";
 pub(super) const API_VERSION: &str = "docker-distribution-api-version";
-const PING_LIMIT: usize = 1024 * 1024;
+pub(super) const PING_LIMIT: usize = 1024 * 1024;
 
 /// Tells whether the headers of a ping's answer announce the signature extension: the first
 /// value must be exactly `1` (spec containers-image 3.1).
 pub fn announces_signatures(headers: &http::HeaderMap) -> bool {
     headers.get(SUPPORTS_SIGNATURES).is_some_and(|value| value.as_bytes().trim_ascii() == b"1")
+}
+
+/// The answer to a ping, for those who want to know why a registry is used as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ping {
+    /// The URL that answered: `https://host:port/v2/`.
+    pub url: String,
+    /// Its status: 200 or 401, unless it was asked with credentials.
+    pub status: u16,
+    /// The value of [`SUPPORTS_SIGNATURES`]; the first, if there are several.
+    pub announced: Option<String>,
+    /// Whether that value announces the signature extension.
+    pub signatures: bool,
+    /// Why https was not used, if http was.
+    pub failed: Vec<String>,
+}
+
+impl Ping {
+    pub(super) fn of(url: &Url, answer: &Answer, failed: Vec<String>) -> Self {
+        let announced = answer.headers.get(SUPPORTS_SIGNATURES);
+        Self {
+            url: url.to_string(),
+            status: answer.status.as_u16(),
+            announced: announced.map(|value| tame(&String::from_utf8_lossy(value.as_bytes()))),
+            signatures: announces_signatures(&answer.headers),
+            failed,
+        }
+    }
 }
 
 /// A registry that answered its ping.
@@ -29,7 +57,7 @@ pub(super) struct Connection {
     /// `https://host:port/`.
     base: Url,
     pub(super) challenges: Vec<Challenge>,
-    pub(super) signatures: bool,
+    pub(super) ping: Ping,
 }
 
 impl Connection {
@@ -53,9 +81,9 @@ impl Connection {
                 Ok(answer) => {
                     return Ok(Self {
                         http,
-                        base,
                         challenges: challenges(&answer.headers),
-                        signatures: announces_signatures(&answer.headers),
+                        ping: Ping::of(&ping_url(&base), &answer, reasons),
+                        base,
                     });
                 }
                 Err(reason) => reasons.push(reason),
@@ -102,14 +130,22 @@ async fn client(registry: &str, options: &RegistryOptions) -> Result<HttpClient,
         .map_err(|source| ConnectError::Setup { registry: registry.to_owned(), source: source.into() })
 }
 
+/// The path of the ping.
+pub(super) const PING_PATH: &str = "/v2/";
+
+fn ping_url(base: &Url) -> Url {
+    let mut url = base.clone();
+    url.set_path(PING_PATH);
+    url
+}
+
 async fn ping(
     http: &HttpClient,
     base: &Url,
     options: &RegistryOptions,
     user_agent: &HeaderValue,
 ) -> Result<Answer, String> {
-    let mut url = base.clone();
-    url.set_path("/v2/");
+    let url = ping_url(base);
     let mut headers = fetch::headers(user_agent);
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     let exchange =

@@ -83,6 +83,9 @@ pub enum CallError {
     /// The stored credentials cannot be read.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The registry did not answer its ping.
+    #[error(transparent)]
+    Connect(Box<ConnectError>),
 }
 
 impl CallError {

@@ -30,7 +30,7 @@ mod faults;
 
 pub use challenge::{Challenge, challenges, parse_challenges};
 pub use client::{CredentialSource, RegistryClient, RegistryOptions};
-pub use connection::{SUPPORTS_SIGNATURES, announces_signatures};
+pub use connection::{Ping, SUPPORTS_SIGNATURES, announces_signatures};
 pub use credentials::{AuthFiles, CredentialsError};
 pub use error::{CallError, ConnectError, Refusal, RegistryError, SignatureListError};
 pub use extension::{ExtensionSignature, LIST_LIMIT, Uploaded, parse_signature_list};

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 8] = [
     &["host", "json"],
     &["image"],
     &["signature"],
-    &["openpgp", "sigstore", "policy", "registries_d", "store", "registry", "tuf"],
+    &["openpgp", "sigstore", "policy", "registries_d", "registries_conf", "store", "registry", "tuf"],
     &["lookup", "config"],
     &["server", "resign", "mirror", "trust", "doctor"],
     &["cli"],
@@ -30,7 +30,7 @@ const RESERVED: [(&str, &[&str]); 9] = [
 
 /// What the pure rooms may not name: no runtime, no network, no clock.
 const IMPURE: [&str; 5] = ["tokio", "hyper", "SystemTime::now", "Timestamp::now", "Instant::now"];
-const PURE: [&str; 6] = ["image", "json", "signature", "sigstore", "policy", "registries_d"];
+const PURE: [&str; 7] = ["image", "json", "signature", "sigstore", "policy", "registries_d", "registries_conf"];
 
 fn sources() -> Vec<(String, PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

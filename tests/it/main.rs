@@ -17,6 +17,7 @@ mod attachments;
 mod cli;
 mod corpus;
 mod differential;
+mod doctor;
 mod gate;
 mod lookaside;
 mod names;

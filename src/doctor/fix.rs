@@ -1,0 +1,92 @@
+//! The lines to paste. Comments in them say where they belong; words in capitals are for the reader
+//! to fill in.
+
+use std::path::Path;
+
+use super::observation::Paths;
+use crate::image::Digest;
+use crate::policy::KeySource;
+
+/// Lookasides that publishers run.
+const KNOWN: [(&str, &str); 2] = [
+    ("registry.access.redhat.com", "https://access.redhat.com/webassets/docker/content/sigstore"),
+    ("registry.redhat.io", "https://registry.redhat.io/containers/sigstore"),
+];
+
+/// Returns the lookaside that a publisher runs for a registry.
+pub(super) fn known_lookaside(registry: &str) -> Option<&'static str> {
+    KNOWN.iter().find(|(host, _)| *host == registry).map(|(_, base)| *base)
+}
+
+/// A registries.d file for a namespace.
+pub(super) fn registries_d(paths: &Paths, namespace: &str, lookaside: &str, staging: Option<&str>) -> String {
+    let file = paths.registries_d.join(format!("{}.yaml", namespace.replace(['/', ':', '*'], "-")));
+    let mut lines = vec![
+        format!("# {}", file.display()),
+        "docker:".to_owned(),
+        format!("  {}:", scalar(namespace)),
+        format!("    lookaside: {lookaside}"),
+    ];
+    lines.extend(staging.map(|url| format!("    lookaside-staging: {url}")));
+    lines.join("\n")
+}
+
+/// A name as YAML takes it for a key.
+fn scalar(text: &str) -> String {
+    if text.starts_with('*') { format!("{text:?}") } else { text.to_owned() }
+}
+
+/// An `[[registry]]` table.
+pub(super) fn registry_table(paths: &Paths, lines: &[String]) -> String {
+    format!("# {}\n[[registry]]\n{}", paths.registries_conf.display(), lines.join("\n"))
+}
+
+/// A member of policy.json: `signedBy` for a scope, with a `signedIdentity` if one is given.
+pub(super) fn signed_by(paths: &Paths, scope: &str, keys: Option<&KeySource>, identity: Option<&str>) -> String {
+    let keys = match keys {
+        Some(KeySource::Path(path)) => format!("\"keyPath\": {}", json(path)),
+        Some(KeySource::Paths(list)) => {
+            format!("\"keyPaths\": [{}]", list.iter().map(|path| json(path)).collect::<Vec<_>>().join(", "))
+        }
+        Some(KeySource::Data(_)) => "\"keyData\": \"AS BEFORE\"".to_owned(),
+        None => "\"keyPath\": \"/PATH/OF/THE/SIGNERS/KEY.asc\"".to_owned(),
+    };
+    let identity = identity.map(|identity| format!(",\n   \"signedIdentity\": {identity}")).unwrap_or_default();
+    format!(
+        "# {}, below \"transports\", \"docker\"\n\"{scope}\": [\n  {{\"type\": \"signedBy\", \"keyType\": \"GPGKeys\", {keys}{identity}}}\n]",
+        paths.policy.display()
+    )
+}
+
+/// The `signedIdentity` that reads an image's name as another.
+pub(super) fn remap(prefix: &str, signed_prefix: &str) -> String {
+    format!("{{\"type\": \"remapIdentity\", \"prefix\": \"{prefix}\", \"signedPrefix\": \"{signed_prefix}\"}}")
+}
+
+fn json(path: &Path) -> String {
+    serde_json::to_string(&path.to_string_lossy()).unwrap_or_default()
+}
+
+/// A signature for one manifest.
+pub(super) fn sign(reference: &str, digest: &Digest, store: &str) -> String {
+    format!("countersign sign {reference} --key SIGNER.asc --digest {digest} --to {store}")
+}
+
+/// Names the files of a key source.
+pub(super) fn key_files(keys: &KeySource) -> String {
+    match keys {
+        KeySource::Path(path) => path.display().to_string(),
+        KeySource::Paths(paths) => paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+        KeySource::Data(_) => "the policy's keyData".to_owned(),
+    }
+}
+
+/// The file to which a key is added.
+pub(super) fn key_file(keys: &KeySource) -> String {
+    let path = match keys {
+        KeySource::Path(path) => Some(path),
+        KeySource::Paths(paths) => paths.first(),
+        KeySource::Data(_) => None,
+    };
+    path.map_or_else(|| "KEYRING.asc".to_owned(), |path| path.display().to_string())
+}

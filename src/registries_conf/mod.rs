@@ -1,0 +1,25 @@
+//! registries.conf: from where an image is pulled, as containers/image decides it
+//! (spec containers-image 8.1 to 8.3).
+//!
+//! The user's name of an image is the *logical* one, by which the policy judges; what this room
+//! answers are the *physical* ones, by which registry, lookaside and extension are asked.
+//!
+//! ```text
+//! search -> document (one file) -> configuration (all files) -> pull sources of an image
+//!                                      matching (prefixes, rewriting)
+//! ```
+//!
+//! All but [`Configuration::load`] is pure. Short names are not resolved here: aliases and
+//! `unqualified-search-registries` are for names without a registry, which ours always have.
+
+mod configuration;
+mod document;
+mod matching;
+mod search;
+mod toml;
+
+pub use configuration::{Blocked, Configuration, ConfigurationError, Placed, PullSource, PullSources, SourceError};
+pub use document::{Document, DocumentError, Form, Mirror, PullFromMirror, Registry};
+pub use matching::{RewriteError, matching_length, rewrite};
+pub use search::{ConfigurationFile, Search, SearchError};
+pub use toml::TomlError;
