@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 
-use crate::image::{ImageReference, Reference, Repository};
+use crate::image::{Reference, Repository};
+use crate::lookup;
 use crate::openpgp;
-use crate::policy::{self, Image, ManifestEvidence, Mechanism, Origin, Policy, SignatureBlob};
+use crate::policy::{Mechanism, Policy};
 use crate::signature::{Claim, simple_signing};
 use crate::store::{Layout, SetAddress, StorePath};
 
@@ -96,26 +97,13 @@ pub fn judge(
         return refused(named, format!("no place in a tree for {}", renamed.reference));
     };
 
-    // A policy judges an image by a tag or a digest; a claim without either is judged by its digest.
-    let identity = if old.is_name_only() {
-        Reference::new(old.repository().clone(), None, Some(claim.digest.clone()))
-    } else {
-        old.clone()
-    };
-    let identity = match ImageReference::from_reference(identity) {
-        Ok(identity) => identity,
-        Err(e) => return refused(named, e.to_string()),
-    };
-    // The question is whether the claim holds for the digest that it is filed under.
-    let image = Image::docker(&identity, ManifestEvidence::Digest(&claim.digest));
-    let signature = SignatureBlob { origin: Origin::Url(set.to_string()), bytes: blob.clone() };
-    match policy::author_accepted(old_policy, &image, &signature, mechanism) {
+    match lookup::vouched(old_policy, mechanism, &claim, set.digest(), blob) {
         Ok(accepted) => Finding::Vouched(Vouched {
             new: renamed.reference,
             rule: format!("{}={}", renamed.rule.old(), renamed.rule.new_name()),
             old,
             place,
-            signer: accepted.fingerprint,
+            signer: accepted.fingerprint.unwrap_or_default(),
             scope: accepted.scope.to_string(),
         }),
         Err(refusal) => refused(named, refusal.to_string()),
