@@ -185,7 +185,13 @@ fn read(seen: &Observations, lookaside: &LookasideSeen, findings: &mut Findings)
         ReadFailure::Unreadable(sentence) => (
             Ailment::LookasideUnreadable,
             format!("A file is there but cannot be read, which fails the pull{configured}: {sentence}"),
-            format!("ls -la {0}\nchmod -R a+rX {0}", folder_of(at)),
+            if lookaside.origin == Some(Origin::BuiltIn) {
+                // Nobody chose that folder: any other place will do.
+                let own = format!("file://{}", seen.paths.home.join("signatures").display());
+                fix::registries_d(&seen.paths, namespace(seen), &own, Some(&own))
+            } else {
+                format!("ls -la {0}\nchmod -R a+rX {0}", folder_of(at))
+            },
         ),
         ReadFailure::Url(sentence) => (
             Ailment::LookasideUrl,

@@ -114,6 +114,14 @@ fn lookasides_that_do_not_know_404() {
 }
 
 #[test]
+fn an_unreadable_default_folder_is_left_for_another() {
+    let mut case = failed(ReadFailure::Unreadable("open: permission denied".into()));
+    assert!(diagnose(&case.seen)[0].fix.contains("chmod"));
+    case.place().lookaside.as_mut().unwrap().origin = Some(Origin::BuiltIn);
+    assert!(diagnose(&case.seen)[0].fix.contains("lookaside-staging: file:///home/u/signatures"));
+}
+
+#[test]
 fn nothing_is_signed() {
     assert_eq!(names(&Case::new(IMAGE).seen), ["not-signed"]);
     let mut case = Case::new("registry.redhat.io/birds/bluebird:1");

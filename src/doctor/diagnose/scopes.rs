@@ -28,7 +28,7 @@ pub(super) fn look(seen: &Observations, findings: &mut Findings) {
         let came = if accepted { "accepted" } else { "judged" };
         findings.add(
             Ailment::ScopeNeverMatches,
-            if accepted { Severity::Note } else { Severity::Fails },
+            if seen.outcome() == Outcome::Rejected { Severity::Fails } else { Severity::Note },
             format!(
                 "The scope {scope:?} in {} never matches {image}: {why}. The image was {came} under {} instead.",
                 seen.paths.policy.display(),

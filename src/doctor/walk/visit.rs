@@ -10,7 +10,7 @@ use crate::lookup::{LookupError, Signatures};
 use crate::policy::{Origin, SignatureBlob};
 use crate::registries_conf::PullSource;
 use crate::registries_d::{Configuration, LookasideBase, Mode, Origin as Configured};
-use crate::registry::{Ping, RegistryClient, SIGNATURE_LIMIT, Selector};
+use crate::registry::{Ping, RegistryClient, SIGNATURE_LIMIT, Selector, redact};
 
 /// The name of steps that only the doctor takes.
 const PROBE: &str = "probe";
@@ -100,7 +100,8 @@ impl Walk {
         let ping = match client.pinged(&registry).await {
             Ok(ping) => ping,
             Err(error) => {
-                chart.step("ping", format!("GET https://{registry}/v2/"), error.to_string(), false);
+                let host = if registry == "docker.io" { "registry-1.docker.io" } else { &registry };
+                chart.step("ping", format!("GET https://{host}/v2/"), error.to_string(), false);
                 seen.ping = Some(Err(error.to_string()));
                 if let Ok(ping) = self.clients.insecure.pinged(&registry).await {
                     seen.plain_http = ping.url.starts_with("http://");
@@ -273,7 +274,7 @@ impl Walk {
             environment: self.environment.clone(),
         };
         let registry = found.physical.repository().domain();
-        let shown = |index| base.redacted_url(path, digest, index);
+        let shown = |index| without_secrets(base.redacted_url(path, digest, index));
         let (verb, good, none) = if base.is_http() { ("GET", "200, ", "404") } else { ("open", "", "no such file") };
         let mut blobs = Vec::new();
         let mut failed = None;
@@ -300,7 +301,7 @@ impl Walk {
             failed = Some((shown(NonZeroU32::MIN), ReadFailure::Endless, LookupError::TooMany.to_string()));
         }
         let first = shown(NonZeroU32::MIN);
-        let seen = |outcome| LookasideSeen { base: base.to_string(), origin, first, outcome };
+        let seen = |outcome| LookasideSeen { base: without_secrets(base.to_string()), origin, first, outcome };
         match failed {
             None => (seen(ReadOutcome::Found(blobs.len())), Ok(blobs)),
             Some((at, failure, sentence)) => (seen(ReadOutcome::Failed { at, failure }), Err(sentence)),
@@ -361,6 +362,14 @@ impl Walk {
     }
 }
 
+/// Hides what a lookaside's URL may keep in its query; its password is hidden already.
+fn without_secrets(url: String) -> String {
+    match url::Url::parse(&url) {
+        Ok(parsed) if parsed.query().is_some() => redact(&parsed),
+        _ => url,
+    }
+}
+
 /// Asks the extension for the signatures of a manifest.
 async fn extension(found: &Found, digest: &Digest) -> (String, Result<Vec<SignatureBlob>, String>) {
     let repository = found.physical.repository();
@@ -376,5 +385,22 @@ fn answer(ping: &Ping) -> String {
     match &ping.announced {
         Some(value) => format!("{}, X-Registry-Supports-Signatures: {value}", ping.status),
         None => format!("{}, no X-Registry-Supports-Signatures", ping.status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_lookasides_are_not_shown() {
+        let shown = |text: &str| without_secrets(text.to_owned());
+        assert_eq!(
+            shown("https://u:xxxxx@h/b//x@sha256=0/signature-1?token=secret"),
+            "https://u:xxxxx@h/b//x@sha256=0/signature-1?token=xxxxx"
+        );
+        for plain in ["https://h/b//x@sha256=0/signature-1", "file:///srv/a b", "relative"] {
+            assert_eq!(shown(plain), plain);
+        }
     }
 }
