@@ -14,8 +14,8 @@ mod policies;
 mod random;
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use countersign::policy::Policy;
 
@@ -42,8 +42,12 @@ struct Outcome {
     weak: Answer,
 }
 
+/// One test after the other, or there would be more skopeos at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Does all of it, so many at a time, and returns the results in their order.
 fn all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::default()).collect();
     std::thread::scope(|scope| {
