@@ -110,6 +110,8 @@ pub fn judge(
     let image = Image::docker(&identity, ManifestEvidence::Digest(&claim.digest));
     let signature = SignatureBlob { origin: Origin::Url(set.to_string()), bytes: blob.clone() };
     match policy::author_accepted(old_policy, &image, &signature, mechanism) {
+        // The unverified claim chose the question, so the answer must be about the same.
+        Ok(accepted) if accepted.claim != claim => refused(named, "it can be read in two ways".to_owned()),
         Ok(accepted) => Finding::Vouched(Vouched {
             new: renamed.reference,
             rule: format!("{}={}", renamed.rule.old(), renamed.rule.new_name()),
