@@ -134,7 +134,7 @@ ailments! {
     OtherDigest => "signed-for-another-digest",
     /// The policy rejects the image whatever its signatures.
     RejectedByPolicy => "rejected-by-policy",
-    /// The policy asks for a signature that cannot be checked here.
+    /// The policy asks for a signature that may lie where the walk does not look.
     NotCheckedHere => "requirement-not-checked-here",
     /// The policy accepts the image whatever its signatures.
     NotVerified => "signatures-not-required",

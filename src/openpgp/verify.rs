@@ -10,7 +10,7 @@ use super::fingerprint::{Fingerprint, KeyId};
 use super::keyring::{Candidate, Keyring};
 use super::message::{self, Message, MessageError};
 use super::signature_packet::{BINARY, SignaturePacket, TEXT};
-use super::standing::{self, KeyFault, timestamp};
+use super::standing::{self, KeyFault, Standing, timestamp};
 use super::subpacket::Critical;
 
 /// What to accept, and when "now" is.
@@ -116,6 +116,16 @@ pub enum VerifyError {
         /// When the key was made.
         key_created: Timestamp,
     },
+    /// Made after its key had expired; only asked about where keys are judged as of an earlier time.
+    #[error("the signature was made on {created}, after its key {key} expired on {expired}")]
+    YoungerThanKey {
+        /// The key, or its primary key, whichever expired first.
+        key: Fingerprint,
+        /// When the signature says it was made.
+        created: Timestamp,
+        /// When the key expired.
+        expired: Timestamp,
+    },
     /// The arithmetic says no: content or signature was changed.
     #[error("bad signature: the content is not what key {key} signed")]
     Bad {
@@ -152,6 +162,14 @@ pub fn verify(message: &[u8], keyring: &Keyring, options: &VerifyOptions) -> Res
         let judged = arithmetic(&message, &candidate, hash, created)
             .and_then(|()| Ok(standing::check(keyring, &candidate, options.at, options.allow_weak_keys)?));
         match judged {
+            // Nobody could make it while the key was good, whatever time it is judged as of.
+            Ok(Standing { expires: Some(expires), .. }) if expires <= created => {
+                refusal = VerifyError::YoungerThanKey {
+                    key: candidate.fingerprint.clone(),
+                    created: timestamp(created),
+                    expired: timestamp(expires),
+                };
+            }
             Ok(standing) => {
                 if standing.weak {
                     warnings.push(format!("key {} is weak: less than 2048 bits", candidate.fingerprint));

@@ -68,7 +68,7 @@ pub struct Summary {
     pub already: u64,
     /// Old signatures that no rule concerns, or that a choice of the job left out.
     pub unmatched: u64,
-    /// Old signatures that were not accepted.
+    /// Old signatures that were not accepted, by this run or an earlier one that it goes on from.
     pub refused: u64,
     /// Old signatures that could not be read or new ones that could not be written.
     pub failed: u64,

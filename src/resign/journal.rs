@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -19,6 +20,7 @@ use super::item::{Item, State};
 const FORMAT: &str = "countersign resign 1";
 /// A longer line was not written by us.
 const LINE_LIMIT: usize = 1024 * 1024;
+const LOCK_ATTEMPTS: u32 = 20;
 
 /// What makes a job the same job: everything that decides what is signed, by name.
 pub type JobIdentity = BTreeMap<String, String>;
@@ -89,6 +91,8 @@ pub struct Journal {
     file: Mutex<File>,
     /// Sorted keys of what was settled by earlier runs: 16 bytes each, whatever the job's size.
     done: Vec<ItemKey>,
+    /// Those of them that were refused, sorted.
+    refused: Vec<ItemKey>,
     /// An earlier run came to its end.
     finished: bool,
 }
@@ -101,24 +105,26 @@ impl Journal {
     pub fn open(path: &Path, job: &JobIdentity) -> Result<Self, JournalError> {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(JournalError::InUse(path.to_owned())),
-            Err(std::fs::TryLockError::Error(source)) => return Err(io(source)),
-        }
-        let mut done = Vec::new();
+        lock(path, &file)?;
+        let (mut done, mut refused) = (Vec::new(), Vec::new());
         let mut finished = false;
         let whole = read_lines(path, &file, job, |line| match line {
             Line::Item(item) if item.state != State::Failed => {
                 if let Some(blob) = &item.blob {
-                    done.push(item_key(&item.repository, &item.digest.to_string(), blob));
+                    let key = item_key(&item.repository, &item.digest.to_string(), blob);
+                    done.push(key);
+                    if item.state == State::Refused {
+                        refused.push(key);
+                    }
                 }
             }
             Line::Item(_) => {}
             Line::Finished => finished = true,
         })?;
-        done.sort_unstable();
-        done.dedup();
+        for keys in [&mut done, &mut refused] {
+            keys.sort_unstable();
+            keys.dedup();
+        }
         file.set_len(whole).map_err(io)?;
         file.seek(SeekFrom::Start(whole)).map_err(io)?;
         if whole == 0 {
@@ -129,12 +135,17 @@ impl Journal {
                 File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
             }
         }
-        Ok(Self { path: path.to_owned(), file: Mutex::new(file), done, finished })
+        Ok(Self { path: path.to_owned(), file: Mutex::new(file), done, refused, finished })
     }
 
     /// Tells whether an earlier run settled this old signature.
     pub fn is_done(&self, key: ItemKey) -> bool {
         self.done.binary_search(&key).is_ok()
+    }
+
+    /// Tells whether an earlier run settled this old signature by refusing it.
+    pub fn is_refused(&self, key: ItemKey) -> bool {
+        self.refused.binary_search(&key).is_ok()
     }
 
     /// Tells whether an earlier run came to its end; then everything is compared anew.
@@ -177,6 +188,24 @@ impl Journal {
     fn failed(&self, source: std::io::Error) -> JournalError {
         JournalError::Io { path: self.path.clone(), source }
     }
+}
+
+/// Locks the file for this process. A lock outlives its owner for a moment where that has just
+/// started another program, so the first refusal is not the last word.
+fn lock(path: &Path, file: &File) -> Result<(), JournalError> {
+    for attempt in 1.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(std::fs::TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => return Err(JournalError::InUse(path.to_owned())),
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(JournalError::Io { path: path.to_owned(), source });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a journal's line says.
@@ -315,6 +344,7 @@ mod tests {
         std::fs::write(&path, &whole).unwrap();
         let journal = Journal::open(&path, &job("p")).unwrap();
         assert!(journal.is_done(key("1")) && journal.is_done(key("3")) && !journal.is_finished());
+        assert!(journal.is_refused(key("3")) && !journal.is_refused(key("1")));
         journal.finish().unwrap();
         drop(journal);
         assert!(Journal::open(&path, &job("p")).unwrap().is_finished());

@@ -77,8 +77,8 @@ impl Shard {
 /// Why a job stopped before its end. What it signed up to then stays, and the same command goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum ResignError {
-    /// The source could not be listed.
-    #[error("cannot list the source: {0}")]
+    /// The source, or a part of it, could not be listed; all else was done.
+    #[error("cannot list all of the source: {0}; what could be listed is done")]
     Source(#[source] EndpointError),
     /// The journal could not be written.
     #[error(transparent)]
@@ -97,6 +97,8 @@ struct Ready {
     unwritten: Vec<(Item, SetAddress, Vec<Bytes>)>,
     /// Old signatures that an earlier run settled.
     resumed: u64,
+    /// How many of them it refused.
+    refused_before: u64,
 }
 
 /// Runs a job, handing the account of each old signature to `tell` when it is settled for good.
@@ -113,11 +115,22 @@ pub async fn run(job: Arc<Job>, journal: Option<Journal>, mut tell: impl FnMut(&
     let mut ledger = Ledger { journal, dry_run: job.dry_run };
     let mut batch = Vec::new();
     while receiver.recv_many(&mut batch, READY).await > 0 {
-        let ready = batch.drain(..).collect::<Result<Vec<_>, _>>()?;
+        let (mut ready, mut stopped) = (Vec::with_capacity(batch.len()), None);
+        for one in batch.drain(..) {
+            match one {
+                Ok(one) => ready.push(one),
+                Err(error) => stopped = stopped.or(Some(error)),
+            }
+        }
         summary.resumed += ready.iter().map(|one| one.resumed).sum::<u64>();
+        summary.refused += ready.iter().map(|one| one.refused_before).sum::<u64>();
+        // What was ready before the job stopped is not thrown away.
         for item in ledger.commit(&job.destination, ready).await? {
             summary.count(&item);
             tell(&item);
+        }
+        if let Some(error) = stopped {
+            return Err(error);
         }
     }
     producer.await?;
@@ -141,11 +154,24 @@ async fn produce(job: Arc<Job>, journal: Option<Arc<Journal>>, sender: mpsc::Sen
             }
         })
         .buffer_unordered(job.jobs.max(1));
+    let mut unlistable = None;
     while let Some(ready) = prepared.next().await {
-        let last = ready.is_err();
-        if sender.send(ready).await.is_err() || last {
-            return;
+        match ready {
+            // One folder that cannot be listed stops nothing else, and is not forgotten.
+            Err(ResignError::Source(error)) => {
+                tracing::error!(%error, "a part of the source cannot be listed; the rest goes on");
+                unlistable = unlistable.or(Some(error));
+            }
+            ready => {
+                let last = ready.is_err();
+                if sender.send(ready).await.is_err() || last {
+                    return;
+                }
+            }
         }
+    }
+    if let Some(error) = unlistable {
+        let _ = sender.send(Err(ResignError::Source(error))).await;
     }
 }
 
@@ -194,10 +220,10 @@ fn judge_all(job: &Job, journal: Option<&Journal>, set: &SetAddress, blobs: &[By
     let mut wanted = Wanted::new();
     for blob in blobs {
         let hash = Digest::sha256(blob).hex().to_owned();
-        if let Some(journal) = journal.filter(|journal| !journal.is_finished())
-            && journal.is_done(item_key(set.path().as_str(), &set.digest().to_string(), &hash))
-        {
+        let key = item_key(set.path().as_str(), &set.digest().to_string(), &hash);
+        if let Some(journal) = journal.filter(|journal| !journal.is_finished() && journal.is_done(key)) {
             ready.resumed += 1;
+            ready.refused_before += u64::from(journal.is_refused(key));
             continue;
         }
         let item = Item { blob: Some(hash), ..blank(set) };

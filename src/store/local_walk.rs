@@ -23,8 +23,9 @@ type Item = Result<Surveyed, StoreError>;
 
 /// Walks the sets whose path is `under` or lies below it.
 pub(super) fn walk(tree: Arc<LocalTree>, under: StorePath, thorough: bool) -> BoxStream<'static, Item> {
-    let start = (Walker { tree, stack: Vec::new(), start: Some(under), thorough }, VecDeque::new());
-    let step = |(mut walker, mut batch): (Walker, VecDeque<Item>)| async move {
+    let start = Some((Walker { tree, stack: Vec::new(), start: Some(under), thorough }, VecDeque::new()));
+    let step = |state: Option<(Walker, VecDeque<Item>)>| async move {
+        let (mut walker, mut batch) = state?;
         if batch.is_empty() {
             let task = tokio::task::spawn_blocking(move || {
                 while batch.len() < BATCH {
@@ -37,13 +38,11 @@ pub(super) fn walk(tree: Arc<LocalTree>, under: StorePath, thorough: bool) -> Bo
             });
             match task.await {
                 Ok(state) => (walker, batch) = state,
-                Err(stopped) => {
-                    tracing::error!(%stopped, "a walk of the store was cut short");
-                    return None;
-                }
+                // Never an end that looks like the end of the tree.
+                Err(stopped) => return Some((Err(StoreError::unavailable("a walk of the store", stopped)), None)),
             }
         }
-        batch.pop_front().map(|item| (item, (walker, batch)))
+        batch.pop_front().map(|item| (item, Some((walker, batch))))
     };
     stream::unfold(start, step).boxed()
 }

@@ -166,23 +166,12 @@ fn only_what_the_old_policy_accepts_is_signed() {
     std::fs::write(folder("rubbish", 'a').join("signature-1"), "<html>").unwrap();
 
     let policy = host.signed_by_policy("old.json", &keys::public("alice"));
-    let run = || {
-        host.countersign(&[
-            "--format",
-            "json",
-            "resign",
-            "--from",
-            text(&from),
-            "--to",
-            text(&to),
-            "--rename",
-            "ibm",
-            "--policy",
-            text(&policy),
-            "--key",
-            text(&keys::secret("carol")),
-        ])
+    let run_with = |extra: &[&str]| {
+        let (from, to, policy, key) = (text(&from), text(&to), text(&policy), keys::secret("carol"));
+        let fixed = ["--format", "json", "resign", "--from", from, "--to", to, "--rename", "ibm", "--policy", policy];
+        host.countersign(&[&fixed[..], &["--key", text(&key)], extra].concat())
     };
+    let run = || run_with(&[]);
     let ran = run();
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let summary = json(&ran);
@@ -191,6 +180,21 @@ fn only_what_the_old_policy_accepts_is_signed() {
         (&1.into(), &0.into(), &4.into(), &0.into()),
         "{ran:?}"
     );
+    // What an earlier run refused is still refused when its journal is gone on from.
+    let journal = host.path().join("journal");
+    let continued = ["--journal", text(&journal)];
+    assert_eq!(run_with(&continued).code, Some(1));
+    let lines = std::fs::read_to_string(&journal).unwrap();
+    std::fs::write(&journal, lines.strip_suffix("{\"finished\":true}\n").unwrap()).unwrap();
+    let ran = run_with(&continued);
+    assert_eq!((ran.code, &json(&ran)["refused"], &json(&ran)["resumed"]), (Some(1), &4.into(), &6.into()), "{ran:?}");
+    // A part of the tree that cannot be listed stops nothing else, and is told.
+    std::os::unix::fs::symlink("loop", from.join("loop")).unwrap();
+    std::fs::remove_dir_all(&to).unwrap();
+    let ran = run();
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("cannot list all of the source"), "{ran:?}");
+    std::fs::remove_file(from.join("loop")).unwrap();
     let written: Vec<_> = walk(&to);
     assert_eq!(written, [format!("a/good@sha256={}/signature-1", "a".repeat(64))]);
     let new = host.signed_by_policy("new.json", &keys::public("carol"));

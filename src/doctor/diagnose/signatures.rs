@@ -22,11 +22,11 @@ pub(super) fn look(seen: &Observations, findings: &mut Findings) {
                 Ailment::NotCheckedHere,
                 Severity::Fails,
                 format!(
-                    "{} wants a sigstore signature (sigstoreSigned), which is not checked here: the decision above may \
-                     differ from a client's.",
+                    "{} wants a sigstore signature (sigstoreSigned). Those that lie in the registry beside the image are \
+                     not looked at here: the decision above may differ from a client's.",
                     seen.paths.policy.display()
                 ),
-                format!("skopeo copy docker://{} dir:TEMPORARY-FOLDER", seen.image),
+                format!("countersign verify {}", seen.image),
             ),
             Requirement::InsecureAcceptAnything | Requirement::SignedBy(_) => {}
         }

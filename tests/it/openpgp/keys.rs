@@ -53,6 +53,22 @@ fn a_key_that_expired_since() {
 }
 
 #[test]
+fn nothing_made_after_expiry_counts_as_of_an_earlier_time() {
+    let home = Home::new();
+    let fingerprint = home.generate(&OLD, "Old <old@example.com>", "rsa2048", "sign", "2024-06-01");
+    let public = home.public(&fingerprint);
+    // Whoever has found an expired key can extend it for himself, but not in our keyring.
+    home.ok(&["--faked-system-time", "20240501T000000", "--quick-set-expire", &fingerprint, "2y"], b"");
+    for (made, good) in [("20240301T000000", true), ("20240801T000000", false)] {
+        let message = home.ok(&["--faked-system-time", made, "--sign"], CLAIM);
+        let as_of = SystemTime::UNIX_EPOCH + Duration::from_secs(1_711_929_600); // 2024-04-01
+        let verified = verify(&message, &Keyring::parse([&public]), &VerifyOptions::at(as_of));
+        assert_eq!(verified.is_ok(), good, "{verified:?}");
+        assert!(good || matches!(verified, Err(VerifyError::YoungerThanKey { .. })));
+    }
+}
+
+#[test]
 fn a_subkey_that_expired_or_was_revoked_and_its_primary_did_not() {
     let home = Home::new();
     let fingerprint = home.generate(&OLD, "Sub <sub@example.com>", "ed25519", "cert", "never");
