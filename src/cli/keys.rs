@@ -97,6 +97,11 @@ impl KeysArgs {
 }
 
 fn load(name: &str, passphrase: Option<&Zeroizing<Vec<u8>>>, now: SystemTime) -> anyhow::Result<LoadedKey> {
+    // A key itself in the place of its file's name must not be repeated in an error.
+    ensure!(
+        !name.contains('\n') && !name.contains("-----BEGIN"),
+        "--key takes the name of a key file, not the key itself (which other users of this machine may just have seen)"
+    );
     let passphrase = passphrase.map(|text| text.as_slice());
     let loaded = match name.strip_prefix(AGENT) {
         Some(agent_key) => {
@@ -169,6 +174,9 @@ mod tests {
         let files = ["--passphrase-file", "/dev/null", "--passphrase-file", "/dev/null"];
         assert!(told(&[&["--key", &alice][..], &files].concat()).contains("2 times for 1 keys"));
         assert!(told(&["--key", "gpg-agent:alice"]).contains("FINGERPRINT"));
+        let pasted = std::fs::read_to_string(&alice).unwrap();
+        let error = told(&[&format!("--key={pasted}")]);
+        assert!(error.contains("not the key itself") && !error.contains("PRIVATE"), "{error}");
         parse(&[&["--key", &alice, "--key", &file("bob")][..], &files].concat()).unwrap().load().unwrap();
     }
 

@@ -88,11 +88,21 @@ impl LookupError {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Connect(_) => true,
+            Self::Extension(e) => match e.refusal() {
+                Some(refusal) => is_temporary(refusal.status()),
+                None => e.is_unanswered(),
+            },
+            Self::Lookaside(crate::registry::LookasideError::Status { status, .. }) => is_temporary(*status),
             Self::Lookaside(e) => matches!(e, crate::registry::LookasideError::Fetch { .. }),
             Self::Store(e) => e.is_unavailable(),
             _ => false,
         }
     }
+}
+
+/// A server that says so has not looked.
+fn is_temporary(status: http::StatusCode) -> bool {
+    status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS
 }
 
 /// All that finding signatures takes.
@@ -160,7 +170,7 @@ impl Signatures {
         digest: &Digest,
     ) -> Result<Found, LookupError> {
         let repository = reference.repository();
-        let place = Place::Lookaside(base.to_string());
+        let place = Place::Lookaside(without_query(base.to_string()));
         let first = base.locate(Operation::Read, repository.path(), digest, NonZeroU32::MIN)?;
         let signatures = match first {
             SignatureLocation::File(_) => {
@@ -169,7 +179,7 @@ impl Signatures {
             SignatureLocation::Http(_) => {
                 let reader = self.client.lookaside(repository.domain()).await?;
                 let blobs = reader.signatures(|index| with_userinfo(base, repository.path(), digest, index)).await?;
-                numbered(blobs, |index| Origin::Url(base.redacted_url(repository.path(), digest, index)))
+                numbered(blobs, |index| Origin::Url(without_query(base.redacted_url(repository.path(), digest, index))))
             }
         };
         Ok(Found { place, signatures })
@@ -217,6 +227,15 @@ impl Signatures {
             Origin::Url(format!("{}/{}", store.location(), SignatureAddress { set: set.clone(), index }))
         });
         Ok(Found { place: Place::Store(store.location().to_owned()), signatures })
+    }
+}
+
+/// A lookaside's token stands in its query as often as in its userinfo, and this goes into verdicts
+/// and logs; `resolve` shows the whole address.
+fn without_query(url: String) -> String {
+    match url.split_once('?') {
+        Some((before, _)) => format!("{before}?xxxxx"),
+        None => url,
     }
 }
 
@@ -282,5 +301,61 @@ mod tests {
             std::fs::write(folder.path().join(format!("signature-{number}")), "x").unwrap();
         }
         assert!(matches!(count().await, Err(LookupError::TooMany)));
+    }
+
+    /// A web server that answers each path with a status, and the bodies with what a signature begins with.
+    async fn server(status: fn(&str) -> &'static str) -> std::net::SocketAddr {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let status = status(request.split(' ').nth(1).unwrap_or_default());
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: 3\r\nConnection: close\r\n");
+                stream.write_all(&[head.as_bytes(), b"\r\n\xa3ab"].concat()).await.unwrap();
+            }
+        });
+        address
+    }
+
+    fn lookup() -> Signatures {
+        let options = crate::registry::RegistryOptions { tls_verify: false, ..Default::default() };
+        let client = RegistryClient::new(options);
+        Signatures { client, configuration: Configuration::default(), environment: Environment::default() }
+    }
+
+    #[tokio::test]
+    async fn a_token_in_the_query_is_not_shown() {
+        let address = server(|path| if path.contains("signature-2") { "404 No" } else { "200 OK" }).await;
+        let reference = Reference::parse(&format!("{address}/birds/bluebird:1")).unwrap();
+        let base = LookasideBase::parse(&format!("http://user:secret@{address}/x?token=secret")).unwrap();
+        let found = lookup().of_lookaside(&base, &reference, &Digest::sha256(b"x")).await.unwrap();
+        assert_eq!(found.signatures.len(), 1);
+        assert!(!format!("{found:?}").contains("secret"), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_has_not_looked_is_no_answer() {
+        async fn error(status: fn(&str) -> &'static str, lookaside: bool) -> LookupError {
+            let address = server(status).await;
+            let reference = Reference::parse(&format!("{address}/birds/bluebird:1")).unwrap();
+            let base = LookasideBase::parse(&format!("http://{address}/x")).unwrap();
+            if lookaside {
+                return lookup().of_lookaside(&base, &reference, &Digest::sha256(b"x")).await.unwrap_err();
+            }
+            let blobs = lookup().client.signatures(reference.repository(), &Digest::sha256(b"x")).await;
+            blobs.unwrap_err().into()
+        }
+        for lookaside in [true, false] {
+            let down = error(|path| if path == "/v2/" { "200 OK" } else { "503 Later" }, lookaside).await;
+            assert!(down.is_unavailable(), "{down}");
+            let gone = error(|path| if path == "/v2/" { "200 OK" } else { "403 Never" }, lookaside).await;
+            assert!(!gone.is_unavailable(), "{gone}");
+        }
+        assert!(error(|_| "500 No", true).await.is_unavailable());
     }
 }

@@ -233,6 +233,18 @@ impl RegistryError {
         }
     }
 
+    /// Tells whether there was no answer at all: no connection, no token, no credentials to read.
+    pub fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Manifest { source, .. }
+            | Self::List { source, .. }
+            | Self::Signatures { source, .. }
+            | Self::Upload { source, .. } => source.refusal().is_none(),
+            _ => false,
+        }
+    }
+
     /// Tells whether the registry says that the thing is not there.
     pub fn is_not_found(&self) -> bool {
         self.refusal().is_some_and(|refusal| refusal.status() == StatusCode::NOT_FOUND)
