@@ -91,6 +91,18 @@ pub fn join<P: AsRef<Path>>(parts: impl IntoIterator<Item = P>) -> PathBuf {
     PathBuf::from(OsString::from_vec(clean))
 }
 
+/// Folds a member's name as Go's JSON decoder compares it: without regard to case, and two odd
+/// letters taken for their likes.
+pub fn folded(key: &str) -> String {
+    key.chars()
+        .map(|letter| match letter {
+            '\u{17f}' => 's',
+            '\u{212a}' => 'k',
+            other => other.to_ascii_lowercase(),
+        })
+        .collect()
+}
+
 /// Gives a system error in Go's words: `permission denied` for `Permission denied (os error 13)`.
 pub fn error_text(error: &io::Error) -> String {
     let text = error.to_string();

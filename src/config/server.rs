@@ -53,8 +53,10 @@ pub struct ServerConfig {
     pub upstream_keep_host: bool,
     /// How long the upstream may be silent before its answer begins, in seconds. An upload that
     /// makes progress is not silence. Default 300.
+    #[serde(deserialize_with = "time_limit")]
     pub upstream_timeout_seconds: u64,
     /// How long a question about a caller's rights may take at the upstream, in seconds. Default 15.
+    #[serde(deserialize_with = "time_limit")]
     pub access_timeout_seconds: u64,
     /// What stands before the repository's name in the store's keys. Default: nothing.
     #[serde(deserialize_with = "store_path")]
@@ -63,6 +65,7 @@ pub struct ServerConfig {
     /// `X-Forwarded-*` say it. Default: those headers.
     pub public_url: Option<HttpOrigin>,
     /// How long open requests may go on after the order to stop, in seconds. Default 30.
+    #[serde(deserialize_with = "seconds")]
     pub drain_seconds: u64,
     /// What uploads of signatures must fulfil. Default: a readable claim for the right digest.
     pub gate: GateConfig,
@@ -82,10 +85,12 @@ pub struct LimitConfig {
     pub header_bytes: usize,
     /// How long a request's header may take to arrive, and a connection lie idle, in seconds.
     /// Default 30.
+    #[serde(deserialize_with = "time_limit")]
     pub header_seconds: u64,
     /// The size of an uploaded signature's JSON, in bytes; more is 413. Default 6 MiB.
     pub upload_bytes: usize,
     /// How long an upload's body may take, in seconds. Default 30.
+    #[serde(deserialize_with = "time_limit")]
     pub upload_seconds: u64,
     /// Upload bodies held in memory at once; more wait. Default 32.
     pub uploads: usize,
@@ -98,12 +103,15 @@ pub struct LimitConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
     /// How long a change that another process made in the store may go unseen, in seconds. Default 5.
+    #[serde(deserialize_with = "seconds")]
     pub set_seconds: u64,
     /// Memory for cached signatures, in bytes. Default 64 MiB.
     pub set_bytes: u64,
     /// How long a right that the upstream granted is taken for granted, in seconds. Default 10.
+    #[serde(deserialize_with = "seconds")]
     pub access_seconds: u64,
     /// How long the index of digests for the release view is good, in seconds. Default 60.
+    #[serde(deserialize_with = "seconds")]
     pub index_seconds: u64,
     /// How many signature sets the index of digests holds at most. Default 50000.
     pub index_sets: usize,
@@ -180,6 +188,24 @@ impl ServerConfig {
     }
 }
 
+/// A longer time is a slip, and more than some clocks can count.
+const LONGEST: u64 = 365 * 24 * 3600;
+
+fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        seconds @ 0..=LONGEST => Ok(seconds),
+        seconds => Err(serde::de::Error::custom(format!("{seconds} seconds are more than a year ({LONGEST})"))),
+    }
+}
+
+/// In no time nothing ever comes.
+fn time_limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match seconds(deserializer)? {
+        0 => Err(serde::de::Error::custom("0 seconds, in which nothing can be done; it must be 1 or more")),
+        seconds => Ok(seconds),
+    }
+}
+
 fn store_path<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<StorePath, D::Error> {
     let text = String::deserialize(deserializer)?;
     StorePath::parse(text.trim_matches('/')).map_err(serde::de::Error::custom)
@@ -221,6 +247,9 @@ mod tests {
             ("upstream: http://r.example/v2", "has a path"),
             ("store_prefix: ../x", "../x"),
             ("listen: 8080", "listen: invalid"),
+            ("cache: {set_seconds: 18446744073709551615}", "more than a year"),
+            ("limits: {header_seconds: 0}", "it must be 1 or more"),
+            ("access_timeout_seconds: 31536001", "more than a year"),
         ] {
             let error = ServerConfig::parse(text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

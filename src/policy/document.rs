@@ -85,7 +85,7 @@ pub enum PolicyError {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be opened or read.
-    #[error("{operation} {path}: {reason}", path = .path.display(), reason = go_reason(.source))]
+    #[error("{operation} {path}: {reason}", path = .path.display(), reason = crate::go::error_text(.source))]
     Io {
         /// `open` or `read`.
         operation: &'static str,
@@ -118,14 +118,6 @@ impl LoadError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
-}
-
-/// Go has the system's words in lower case and without their number.
-fn go_reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.rsplit_once(" (os error").map_or(text.as_str(), |(text, _)| text);
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 impl Policy {

@@ -6,9 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
-use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::go;
 use crate::image::{Digest, Repository};
 use crate::json::{self, JsonError};
 
@@ -171,7 +171,7 @@ pub fn parse_signature_list(body: &[u8]) -> Result<Vec<ExtensionSignature>, Sign
     let whole: &RawValue = serde_json::from_str(&text).map_err(syntax)?;
     let mut signatures: Vec<&RawValue> = Vec::new();
     for (key, value) in members(whole, "docker.extensionSignatureList")? {
-        if folded(&key) == "signatures" {
+        if go::folded(&key) == "signatures" {
             signatures = elements(value)?;
         }
     }
@@ -180,7 +180,7 @@ pub fn parse_signature_list(body: &[u8]) -> Result<Vec<ExtensionSignature>, Sign
         let mut version = 0;
         let (mut name, mut kind, mut content) = (String::new(), String::new(), Vec::new());
         for (key, value) in members(signature, "docker.extensionSignature")? {
-            match folded(&key).as_str() {
+            match go::folded(&key).as_str() {
                 "schemaversion" => version = integer(value)?.unwrap_or(version),
                 "name" => name = json::string(value)?.unwrap_or(name),
                 "type" => kind = json::string(value)?.unwrap_or(kind),
@@ -201,25 +201,9 @@ fn syntax(error: serde_json::Error) -> JsonError {
 
 /// The members of an object with their repetitions; `null` has none.
 fn members<'a>(value: &'a RawValue, wanted: &'static str) -> Result<Vec<(String, &'a RawValue)>, JsonError> {
-    struct Members;
-    impl<'de> Visitor<'de> for Members {
-        type Value = Vec<(String, &'de RawValue)>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a JSON object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut members = Vec::new();
-            while let Some(member) = map.next_entry()? {
-                members.push(member);
-            }
-            Ok(members)
-        }
-    }
     match json::kind(value.get()) {
         "null" => Ok(Vec::new()),
-        "object" => serde_json::Deserializer::from_str(value.get()).deserialize_map(Members).map_err(syntax),
+        "object" => json::members(value.get()),
         found => Err(JsonError::Type { found, wanted }),
     }
 }
@@ -255,11 +239,6 @@ fn base64(value: &RawValue) -> Result<Vec<u8>, SignatureListError> {
     base64::engine::GeneralPurpose::new(&base64::alphabet::STANDARD, lenient)
         .decode(&text)
         .map_err(|e| SignatureListError::Base64(e.to_string()))
-}
-
-/// Folds case as Go compares member names.
-fn folded(key: &str) -> String {
-    key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use serde_json::value::RawValue;
 
+use crate::go;
 use crate::json::{self, JsonError};
 
 /// The MIME type of what is a signature; other attachments are not looked at.
@@ -49,7 +50,7 @@ impl SigstoreAttachment {
             found => return Err(JsonError::Type { found, wanted: "signature.sigstoreJSONRepresentation" }),
         }
         for (key, value) in json::members(&text)? {
-            match folded(&key).as_str() {
+            match go::folded(&key).as_str() {
                 "mimetype" => {
                     let mime_type = json::string(value).map_err(|e| named(e, "sigstoreJSONRepresentation.mimeType"))?;
                     attachment.mime_type = mime_type.unwrap_or(attachment.mime_type);
@@ -94,17 +95,6 @@ impl SigstoreAttachment {
     pub fn is_signature(&self) -> bool {
         self.mime_type == MIME_TYPE
     }
-}
-
-/// Go compares member names without regard to case, and takes two odd letters for their likes.
-fn folded(key: &str) -> String {
-    key.chars()
-        .map(|letter| match letter {
-            '\u{17f}' => 's',
-            '\u{212a}' => 'k',
-            other => other.to_ascii_lowercase(),
-        })
-        .collect()
 }
 
 fn named(error: JsonError, field: &'static str) -> JsonError {
