@@ -256,6 +256,10 @@ fn a_set_is_bound_to_every_letter_of_its_entry() {
     assert!(!accepted(&set_of(&log, &respelled, &respelled)), "signed over another form");
     let bytes = good.as_bytes();
     for at in 0..bytes.len() {
+        // The lowest bits of base64's last letter before padding mean nothing, to Go as to us.
+        if bytes.get(at + 1) == Some(&b'=') {
+            continue;
+        }
         let mut forged = bytes.to_vec();
         forged[at] ^= 1;
         if let Ok(forged) = String::from_utf8(forged) {
