@@ -1,6 +1,6 @@
 # Two commands on a fresh Debian machine with Rust: `make run` and `make test`.
 
-.PHONY: help run build test check bench fuzz needs-build needs-test
+.PHONY: help run build test check bench fuzz needs-build needs-test needs-bench
 
 help:
 	@echo "make run    install what the build needs, build, serve on 127.0.0.1:8080 over ./countersign-data"
@@ -15,6 +15,9 @@ needs-build:
 needs-test:
 	@scripts/install-needs test
 
+needs-bench:
+	@scripts/install-needs bench
+
 build: needs-build
 	cargo build --release --locked
 
@@ -28,8 +31,9 @@ check: needs-build
 test: needs-test check
 	cargo test --locked
 
-bench: needs-test
+bench: needs-bench
 	cargo bench --locked --bench resign
+	cargo bench --locked --bench serve
 
 FUZZ_SECONDS ?= 60
 

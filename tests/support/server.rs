@@ -1,5 +1,6 @@
 //! A running `countersign serve`, stopped by its own pid when dropped.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -16,12 +17,18 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port with further flags; waits until it says where it listens.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &BTreeMap::new())
+    }
+
+    /// Starts it in an environment with further variables.
+    pub fn start_with(args: &[&str], variables: &BTreeMap<String, String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let mut child = Command::new(env!("CARGO_BIN_EXE_countersign"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(args)
             .env("HOME", dir.path())
+            .envs(variables)
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -32,7 +39,7 @@ impl Server {
         let address = lines
             .by_ref()
             .map_while(Result::ok)
-            .find_map(|line| line.split_once("http://").map(|(_, rest)| rest.trim_end_matches('/').to_owned()))
+            .find_map(|line| line.split_once("://").map(|(_, rest)| rest.trim_end_matches('/').to_owned()))
             .unwrap_or_else(|| panic!("no address: {}", std::fs::read_to_string(&log).unwrap_or_default()));
         // The rest of the talk is drained, so that the server never blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
@@ -41,6 +48,11 @@ impl Server {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    #[allow(dead_code, reason = "only benches look at the process")]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Returns what was logged up to now.

@@ -1,0 +1,135 @@
+//! A large blob through the server, against nginx' `proxy_pass`, both before one registry.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Instant;
+
+use countersign::image::Digest;
+use sha2::Digest as _;
+
+use crate::peers::Peer;
+use crate::support::docker_registry::DockerRegistry;
+use crate::support::http;
+
+const BLOB: u64 = 1024 * 1024 * 1024;
+const CHUNK: usize = 1024 * 1024;
+const ROUNDS: usize = 3;
+
+pub fn run(work: &Path) {
+    let registry = DockerRegistry::start();
+    let upstream = registry.url();
+    let store = work.join("proxy-store");
+    let ours = Peer::countersign(&["--upstream", &upstream, "--store", store.to_str().unwrap()], None);
+    let inside = format!(
+        "    location / {{ proxy_pass {upstream}; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
+         proxy_set_header Host $http_host; proxy_request_buffering off; proxy_buffering on; \
+         proxy_max_temp_file_size 0; }}"
+    );
+    let nginx = Peer::nginx(work, &inside, None);
+    // Each upload is of other bytes, since a registry may know a blob already.
+    let mut seed = 1;
+    let mut up = [Vec::new(), Vec::new()];
+    let mut down = [Vec::new(), Vec::new()];
+    let mut first = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (n, peer) in [&ours, &nginx].into_iter().enumerate() {
+            let (digest, seconds) = upload(peer.address(), seed);
+            seed += 1;
+            up[n].push(seconds);
+            let (to_first, seconds) = download(peer.address(), &digest);
+            first[n].push(to_first);
+            down[n].push(seconds);
+        }
+    }
+    let middle = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 2]
+    };
+    let gib = BLOB as f64 / (1024.0 * 1024.0 * 1024.0);
+    let line = |name: &str, times: &mut [Vec<f64>; 2]| {
+        let (our, their) = (middle(&mut times[0]), middle(&mut times[1]));
+        let ratio = their / our;
+        let met = if ratio >= 0.9 { "met" } else { "NOT met" };
+        println!(
+            "{name} of {gib} GiB: countersign {:.0} MiB/s, nginx {:.0} MiB/s, ratio {ratio:.2} (bar 0.90: {met})",
+            1024.0 * gib / our,
+            1024.0 * gib / their
+        );
+    };
+    line("proxy, download", &mut down);
+    line("proxy, upload", &mut up);
+    let (our, their) = (middle(&mut first[0]), middle(&mut first[1]));
+    let met = if our <= 1.2 * their { "met" } else { "NOT met" };
+    println!(
+        "proxy, time to the first byte: {:.2} ms against {:.2} ms, ratio {:.2} (bar 1.20: {met})",
+        our * 1e3,
+        their * 1e3,
+        our / their
+    );
+    println!("proxy, peak memory after all of it: {} MiB", ours.memory().1 / 1024);
+}
+
+/// Fills a chunk with bytes that depend on `seed` and nothing compresses.
+fn chunk(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(CHUNK);
+    while bytes.len() < CHUNK {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes
+}
+
+fn upload(address: &str, seed: u64) -> (Digest, f64) {
+    let bytes = chunk(seed);
+    let mut hash = sha2::Sha256::new();
+    for _ in 0..BLOB / CHUNK as u64 {
+        hash.update(&bytes);
+    }
+    let digest = Digest::parse(&format!("sha256:{}", hex::encode(hash.finalize()))).unwrap();
+    let opened = http::request(address, "POST", "/v2/bench/blob/blobs/uploads/", &[], b"");
+    let place = opened.header("location").expect("a place to upload to");
+    let path = place.split_once("/v2/").unwrap().1;
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "PUT /v2/{path}&digest={digest} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Type: application/octet-stream\r\nContent-Length: {BLOB}\r\n\r\n"
+    )
+    .unwrap();
+    for _ in 0..BLOB / CHUNK as u64 {
+        stream.write_all(&bytes).unwrap();
+    }
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    assert!(answer.contains(" 201 "), "{answer}");
+    (digest, start.elapsed().as_secs_f64())
+}
+
+/// Returns the seconds to the first byte of the body, and to the last.
+fn download(address: &str, digest: &Digest) -> (f64, f64) {
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET /v2/bench/blob/blobs/{digest} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut reader = BufReader::with_capacity(CHUNK, stream);
+    let line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert!(line.contains(" 200 "), "{line}");
+    while line != "\r\n" {
+        line.clear();
+        reader.read_line(&mut line).unwrap();
+    }
+    let mut buffer = vec![0; CHUNK];
+    let mut length = reader.read(&mut buffer).unwrap() as u64;
+    let first = start.elapsed().as_secs_f64();
+    while let Ok(more @ 1..) = reader.read(&mut buffer) {
+        length += more as u64;
+    }
+    assert_eq!(length, BLOB);
+    (first, start.elapsed().as_secs_f64())
+}
