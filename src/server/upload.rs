@@ -20,10 +20,10 @@ use tokio::sync::Semaphore;
 use super::access::{Access, Manifest};
 use super::body::{Answer, Body};
 use super::cache::SetCache;
+use super::caller::{Caller, FORWARDED_FOR};
 use super::error::{Problem, Shape};
 use super::extension;
 use super::release::ReleaseView;
-use super::upstream::{Caller, FORWARDED_FOR};
 use crate::config::{LimitConfig, ServerConfig};
 use crate::image::Digest;
 use crate::json::{self, JsonError};
@@ -85,7 +85,7 @@ pub(super) struct Uploads {
     gate: Option<Arc<dyn UploadGate>>,
     limits: LimitConfig,
     prefix: StorePath,
-    /// Bodies in memory at once.
+    /// Bodies in memory at once, of all registries together.
     turns: Arc<Semaphore>,
 }
 
@@ -113,16 +113,9 @@ impl Uploads {
         releases: Arc<ReleaseView>,
         claims: ClaimReader,
         gate: Option<Arc<dyn UploadGate>>,
+        turns: Arc<Semaphore>,
     ) -> Self {
-        Self {
-            sets,
-            releases,
-            claims,
-            gate,
-            limits: config.limits.clone(),
-            prefix: config.store_prefix.clone(),
-            turns: Arc::new(Semaphore::new(config.limits.uploads.clamp(1, Semaphore::MAX_PERMITS))),
-        }
+        Self { sets, releases, claims, gate, limits: config.limits.clone(), prefix: config.store_prefix.clone(), turns }
     }
 
     /// Takes one signature.
