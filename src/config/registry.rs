@@ -300,7 +300,12 @@ mod tests {
                 )
             })
             .collect();
-        insta::assert_snapshot!(told.join("\n"), @"");
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        (default) [] https://r.example r public=true own=true Some(Off) 7 path=false
+        docker.io ["docker.io"] https://registry-1.docker.io hub public=false own=false Some(Claim) 3 path=true
+        icr.io ["icr.io"] https://icr.io icr.io public=false own=false Some(Off) 7 path=true
+        localhost:5000 ["localhost:5000", "reg.example"] http://127.0.0.1:5000 localhost:5000 public=false own=false Some(Off) 7 path=false
+        "#);
     }
 
     #[test]
