@@ -219,7 +219,7 @@ impl RegistryConfig {
     fn site(self, name: String, top: ServerConfig) -> SiteConfig {
         let own = if name == "docker.io" { "registry-1.docker.io" } else { &name };
         let upstream = self.upstream.or_else(|| HttpOrigin::from_parts(Scheme::Https, own).ok());
-        let store_prefix = self.store_prefix.or_else(|| StorePath::parse(&name).ok()).unwrap_or_default();
+        let store_prefix = self.store_prefix.or_else(|| own_prefix(&name)).unwrap_or_default();
         let mut hosts = vec![name.clone()];
         for host in self.hosts {
             let host = host.to_ascii_lowercase();
@@ -245,6 +245,11 @@ impl RegistryConfig {
     }
 }
 
+/// Returns a registry's name as a part of the store's keys, which have no brackets.
+fn own_prefix(name: &str) -> Option<StorePath> {
+    StorePath::parse(&name.replace(['[', ']'], "")).ok()
+}
+
 /// Reads the map of registries.
 pub(super) fn registries<'de, D>(deserializer: D) -> Result<BTreeMap<String, RegistryConfig>, D::Error>
 where
@@ -254,7 +259,7 @@ where
         let name = name.to_ascii_lowercase();
         let probe = Repository::parse(&format!("{name}/x"));
         // Docker Hub's short names are another's name and no registry's.
-        if probe.is_ok_and(|probe| probe.domain() == name) && StorePath::parse(&name.replace(['[', ']'], "")).is_ok() {
+        if probe.is_ok_and(|probe| probe.domain() == name) && own_prefix(&name).is_some() {
             Ok(name)
         } else {
             Err(format!("{name:?} is no registry's name; expected host[:port] such as icr.io or localhost:5000"))

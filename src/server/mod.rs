@@ -12,6 +12,8 @@ mod cache;
 mod caller;
 mod error;
 mod extension;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod listener;
 mod log;

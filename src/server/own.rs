@@ -18,9 +18,18 @@ use crate::registry::{Challenge, RegistryClient, challenges};
 /// How long what the upstream's ping said is taken for true.
 const PING_LIFE: Duration = Duration::from_secs(300);
 
-/// What the upstream's ping said about authentication.
+/// How soon it is pinged again when it failed.
+const PING_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the upstream's ping said about authentication, and until when; nothing if it failed.
 #[derive(Debug, Default)]
-pub(super) struct Ways(tokio::sync::Mutex<Option<(Instant, Arc<Vec<Challenge>>)>>);
+pub(super) struct Ways(tokio::sync::Mutex<Option<Pinged>>);
+
+#[derive(Debug)]
+struct Pinged {
+    until: Instant,
+    ways: Option<Arc<Vec<Challenge>>>,
+}
 
 /// The server's own credentials at one registry.
 #[derive(Debug)]
@@ -50,24 +59,26 @@ impl Upstream {
     /// # Errors
     /// The upstream's failure.
     pub(super) async fn ways(&self, caller: &Caller) -> Result<Arc<Vec<Challenge>>, Problem> {
-        // Others wait for the answer rather than ask too.
+        // Others wait for the answer rather than ask too, and take a failure for theirs.
         let mut known = self.ways.0.lock().await;
-        if let Some((until, ways)) = known.as_ref()
-            && Instant::now() < *until
-        {
-            return Ok(ways.clone());
+        if let Some(pinged) = known.as_ref().filter(|pinged| Instant::now() < pinged.until) {
+            return pinged.ways.clone().ok_or(Problem::UpstreamUnreachable);
         }
+        let asked = self.ping(caller).await.map(Arc::new);
+        let life = if asked.is_ok() { PING_LIFE } else { PING_AGAIN };
+        *known = Some(Pinged { until: Instant::now() + life, ways: asked.as_ref().ok().cloned() });
+        asked
+    }
+
+    async fn ping(&self, caller: &Caller) -> Result<Vec<Challenge>, Problem> {
         let ping = self.question(Method::GET, "/v2/", &HeaderMap::new(), caller)?;
         let sent = tokio::time::timeout(self.question_time, self.send(ping, Body::Empty));
         let answer = sent.await.unwrap_or(Err(Problem::UpstreamTimeout))?;
-        let ways = match answer.status() {
-            StatusCode::OK => Vec::new(),
-            StatusCode::UNAUTHORIZED => challenges(answer.headers()),
-            status => return Err(Problem::UpstreamFailing(status, None)),
-        };
-        let ways = Arc::new(ways);
-        *known = Some((Instant::now() + PING_LIFE, ways.clone()));
-        Ok(ways)
+        match answer.status() {
+            StatusCode::OK => Ok(Vec::new()),
+            StatusCode::UNAUTHORIZED => Ok(challenges(answer.headers())),
+            status => Err(Problem::UpstreamFailing(status, None)),
+        }
     }
 
     /// Sends a pull of `repository` with the server's own credentials.

@@ -8,8 +8,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderMap};
-use http::{HeaderValue, header};
 use sha2::{Digest as _, Sha256};
 
 const MARK: &str = "Bearer cs1~";
@@ -51,6 +51,15 @@ impl Passport<'_> {
     }
 }
 
+/// Returns the refresh token inside of one that we have handed on, or a stranger's as it is; none if
+/// it is for another registry.
+pub(super) fn refresh<'a>(text: &'a str, Stamp(stamp): &Stamp) -> Option<&'a str> {
+    match text.strip_prefix("cs1~") {
+        Some(ours) => ours.strip_prefix(stamp.as_str())?.strip_prefix("~t~"),
+        None => Some(text),
+    }
+}
+
 /// Tells whether there is a token of ours, for whichever registry.
 pub(super) fn is_ours(headers: &HeaderMap) -> bool {
     headers.get(AUTHORIZATION).is_some_and(|value| value.as_bytes().starts_with(MARK.as_bytes()))
@@ -69,7 +78,7 @@ pub(super) fn unwrap(headers: &mut HeaderMap, stamp: &Stamp) {
     }
 }
 
-fn authorization(value: &HeaderValue, Stamp(stamp): &Stamp) -> Option<header::HeaderValue> {
+fn authorization(value: &HeaderValue, Stamp(stamp): &Stamp) -> Option<HeaderValue> {
     let mut parts = value.to_str().ok()?.strip_prefix(MARK)?.splitn(3, '~');
     if parts.next()? != stamp {
         return None;
@@ -122,6 +131,15 @@ mod tests {
         for foreign in ["Bearer eyJ", "Basic dTpw", "bearer cs1~x", "cs1~", ""] {
             assert_eq!(unwrapped(foreign, "icr.io").as_deref(), Some(foreign));
         }
+    }
+
+    #[test]
+    fn refresh_tokens_stay_with_their_registry() {
+        let ours = Passport::Token("r~1").issue(&Stamp::of("icr.io"));
+        assert_eq!(refresh(&ours, &Stamp::of("icr.io")), Some("r~1"));
+        assert_eq!(refresh(&ours, &Stamp::of("quay.io")), None);
+        assert_eq!(refresh("theirs", &Stamp::of("quay.io")), Some("theirs"));
+        assert_eq!(refresh("cs1~", &Stamp::of("quay.io")), None);
     }
 
     #[test]

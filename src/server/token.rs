@@ -175,8 +175,14 @@ async fn ask(
     if secret && url.scheme() == "http" && site.upstream.origin.scheme() == Scheme::Https {
         return Err(failing("it wants credentials in plain, although the registry has TLS"));
     }
-    let mut pairs: Vec<(&str, Cow<'_, str>)> =
-        asked.rest.iter().map(|(key, value)| (key.as_str(), Cow::Borrowed(value.as_str()))).collect();
+    let mut pairs: Vec<(&str, Cow<'_, str>)> = Vec::new();
+    for (key, value) in &asked.rest {
+        let value = match key.as_str() {
+            "refresh_token" => passport::refresh(value, &site.stamp).ok_or_else(unauthorized)?,
+            _ => value,
+        };
+        pairs.push((key, value.into()));
+    }
     pairs.extend(way.parameter("service").map(|service| ("service", Cow::Borrowed(service))));
     let body = if post {
         pairs.push(("scope", scopes.join(" ").into()));
@@ -215,19 +221,23 @@ async fn ask(
     }
 }
 
-/// Puts the registry's token into one of ours; the rest of the answer stays.
+/// Puts the registry's tokens into ours; the rest of the answer stays.
 fn wrapped(body: &Bytes, stamp: &Stamp) -> Option<Answer> {
     let mut answer: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
     let mut found = false;
-    for key in ["token", "access_token"] {
+    for key in ["token", "access_token", "refresh_token"] {
         if let Some(serde_json::Value::String(token)) = answer.get_mut(key)
             && !token.is_empty()
         {
             *token = Passport::Token(token).issue(stamp);
-            found = true;
+            found |= key != "refresh_token";
         }
     }
     found.then(|| json(answer.into()))
+}
+
+fn unauthorized() -> Problem {
+    Problem::PassedOn { status: StatusCode::UNAUTHORIZED, headers: Box::default(), body: None }
 }
 
 fn granted(passport: &Passport<'_>, stamp: &Stamp) -> Answer {

@@ -235,9 +235,12 @@ fn garbage_in_the_head_of_an_answer() {
         let shown: String = garbage.chars().take(60).collect();
         let upstream = Upstream::saying(garbage);
         let world = before(&upstream.address);
-        for answer in [world.get("/v2/"), world.signatures()] {
-            assert!([502, 503, 504].contains(&answer.status), "{shown:?}: {answer:?}");
-            assert_eq!(answer.header("x-registry-supports-signatures"), Some("1"), "{shown:?}");
+        let answer = world.get("/v2/");
+        assert!([502, 503, 504].contains(&answer.status), "{shown:?}: {answer:?}");
+        assert_eq!(answer.header("x-registry-supports-signatures"), Some("1"), "{shown:?}");
+        // The question is a HEAD, for which the length of a body says nothing.
+        if !shown.contains("Content-Length") {
+            assert!([502, 503, 504].contains(&world.signatures().status), "{shown:?}");
         }
         world.lives();
     }
@@ -248,16 +251,10 @@ fn both_lengths_in_an_answer_are_no_way_to_smuggle() {
     let both = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\nsmuggled";
     let upstream = Upstream::saying(both);
     let world = before(&upstream.address);
-    let (answer, closed) = raw_close(&world.server.address);
-    assert!(closed && !answer.contains("smuggled"), "{answer}");
+    let answer = http::get(&world.server.address, "/v2/");
+    assert_eq!(answer.text(), "abc", "{answer:?}");
     // One way of saying the length is left, and it is the true one.
-    let lower = answer.to_lowercase();
-    assert!(!(lower.contains("content-length: 5") && lower.contains("transfer-encoding")), "{answer}");
-}
-
-fn raw_close(address: &str) -> (String, bool) {
-    let answer = http::get(address, "/v2/");
-    (format!("{:?} {}", answer.headers, answer.text()), true)
+    assert!(answer.header("content-length").is_none() || answer.header("transfer-encoding").is_none(), "{answer:?}");
 }
 
 #[test]
