@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use countersign::config::{Network, ServerConfig};
 use countersign::host::Environment;
 use countersign::image::{
     Digest, ImageReference, Reference, inspect_list, is_name_prefix, kind, manifest_digest, namespaces, scopes,
@@ -19,6 +20,7 @@ use countersign::policy::Policy;
 use countersign::registries_d::{Configuration, Document, LookasideBase, Mode, Operation};
 use countersign::registry::{parse_challenges, parse_signature_list};
 use countersign::resign::RenameMap;
+use countersign::server::fuzzing;
 use countersign::signature::{BlobKind, Claim, classify, simple_signing};
 use countersign::store::{SetAddress, SignatureAddress};
 
@@ -40,7 +42,11 @@ pub const TARGETS: &[Target] = &[
     ("reference", reference),
     ("registries_d", registries_d),
     ("rename", rename),
+    ("server_config", server_config),
+    ("server_path", server_path),
+    ("server_scope", server_scope),
     ("signature_list", signature_list),
+    ("signature_upload", signature_upload),
 ];
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -268,4 +274,42 @@ pub fn rename(data: &[u8]) {
 /// The extension's list.
 pub fn signature_list(data: &[u8]) {
     let _ = parse_signature_list(data);
+}
+
+/// The server's configuration: no host is two registries', and each has an upstream.
+pub fn server_config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(network) = text.parse::<Network>() {
+        assert_eq!(network.to_string().parse(), Ok(network));
+    }
+    let Ok(config) = ServerConfig::parse(text) else { return };
+    let sites = config.sites();
+    let mut hosts: Vec<&String> = sites.iter().flat_map(|site| &site.hosts).collect();
+    hosts.sort_unstable();
+    let all = hosts.len();
+    hosts.dedup();
+    assert_eq!(hosts.len(), all, "one host, two registries");
+    for site in &sites {
+        assert!(site.settings.upstream.is_some() && site.settings.registries.is_empty());
+        assert!(site.name.is_empty() || !site.settings.store_prefix.is_empty() || text.contains("store_prefix"));
+    }
+}
+
+/// Paths of requests.
+pub fn server_path(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        assert!(fuzzing::path(text), "{text:?}");
+    }
+}
+
+/// Scopes of tokens and queries of uploads.
+pub fn server_scope(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        assert!(fuzzing::scope(text), "{text:?}");
+    }
+}
+
+/// What is uploaded to the extension.
+pub fn signature_upload(data: &[u8]) {
+    fuzzing::upload(data, &Digest::parse(DIGEST).unwrap());
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -11,12 +12,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Answer, Format};
-use crate::config::{GateMode, GateRule, GateRules, HttpOrigin, ServerConfig};
+use crate::config::{CredentialConfig, GateMode, GateRule, GateRules, HttpOrigin, ServerConfig, SiteConfig};
 use crate::lookup::{OpenPgp, Unverified};
 use crate::policy::Policy;
 use crate::registry::http::HttpClient;
-use crate::registry::system_roots;
-use crate::server::{self, App, ClaimReader, ConfiguredGate};
+use crate::registry::{RegistryClient, RegistryOptions, system_roots};
+use crate::server::{self, App, ClaimReader, ConfiguredGate, SiteTools};
 use crate::store::{Store, StoreOptions, StorePath};
 
 /// Serve signatures, and proxy a registry
@@ -63,27 +64,43 @@ struct Started<'a> {
     lookaside: String,
     /// What uploads must fulfil where no namespace has its own rule.
     gate: &'static str,
+    registries: Vec<StartedRegistry<'a>>,
+}
+
+/// One of the named registries.
+#[derive(Serialize)]
+struct StartedRegistry<'a> {
+    name: &'a str,
+    hosts: &'a [String],
+    /// What stands in the place of its name in `location` of registries.conf; none if its name has
+    /// a port.
+    location: Option<String>,
+    upstream: Option<String>,
+    lookaside: String,
 }
 
 impl Serve {
     pub async fn run(self, format: Format, file: Option<&Path>) -> anyhow::Result<Answer> {
         let config = self.config(file)?;
+        let sites = config.sites();
         let rules = config.gate.rules()?;
-        check_policies(&rules)?;
+        for rules in sites.iter().map(|site| site.settings.gate.rules()).chain([Ok(rules.clone())]) {
+            check_policies(&rules?)?;
+        }
         let options = StoreOptions { create: true, ..StoreOptions::default() };
         let store = Store::open(&config.store, &options).await.context("the store")?;
-        let http = HttpClient::new(system_roots(), !config.upstream_tls_verify)?;
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on {}; is another server there?", config.listen))?;
         let address = listener.local_addr()?;
         let location = store.location().to_owned();
-        let gate = ConfiguredGate::new(rules.clone(), Arc::new(OpenPgp::now()));
-        let app = App::new(&config, store, http, claim_reader(), Some(Arc::new(gate)));
+        let app = App::new(&config, store, claim_reader(), |site| {
+            tools(site).with_context(|| format!("the registry {}", site.shown()))
+        })?;
 
         let shutdown = CancellationToken::new();
         stop_on_signals(shutdown.clone())?;
-        announce(format, address, &location, &config, &rules)?;
+        announce(format, address, &location, &config, &rules, &sites)?;
         server::serve(listener, app, shutdown).await?;
         Ok(Answer::Yes)
     }
@@ -110,6 +127,19 @@ impl Serve {
         config.gate.policy = self.policy.or(config.gate.policy);
         Ok(config)
     }
+}
+
+/// What one registry needs.
+fn tools(site: &SiteConfig) -> anyhow::Result<SiteTools> {
+    let settings = &site.settings;
+    let gate = ConfiguredGate::new(settings.gate.rules()?, Arc::new(OpenPgp::now()));
+    let source = settings.credentials.as_ref().map(CredentialConfig::source).transpose()?;
+    let credentials = source.map(|credentials| {
+        let timeout = Duration::from_secs(settings.access_timeout_seconds);
+        RegistryClient::new(RegistryOptions { credentials, timeout, ..RegistryOptions::default() })
+    });
+    let http = HttpClient::new(system_roots(), !settings.upstream_tls_verify)?;
+    Ok(SiteTools { http, gate: Some(Arc::new(gate)), credentials })
 }
 
 /// What an uploaded signature says, for the checks at the door; nobody trusts it for that.
@@ -160,6 +190,7 @@ fn announce(
     store: &str,
     config: &ServerConfig,
     rules: &GateRules,
+    sites: &[SiteConfig],
 ) -> anyhow::Result<()> {
     let url = format!("http://{address}");
     let prefix = if config.store_prefix.is_empty() { String::new() } else { format!("/{}", config.store_prefix) };
@@ -170,6 +201,17 @@ fn announce(
         upstream: config.upstream.as_ref().map(ToString::to_string),
         lookaside: lookaside.clone(),
         gate: rules.default_rule().mode().name(),
+        registries: sites
+            .iter()
+            .filter(|site| !site.name.is_empty())
+            .map(|site| StartedRegistry {
+                name: &site.name,
+                hosts: &site.hosts,
+                location: site.has_path().then(|| format!("{address}/{}", site.name)),
+                upstream: site.settings.upstream.as_ref().map(ToString::to_string),
+                lookaside: format!("{url}/lookaside/{}", site.settings.store_prefix),
+            })
+            .collect(),
     };
     let uploads = match (&started.upstream, rules.default_rule()) {
         (None, _) => String::new(),
@@ -193,7 +235,27 @@ fn announce(
          Lookaside   {lookaside}\n\
          Releases    {lookaside}/\n\
          Clients of a lookaside need three lines in /etc/containers/registries.d/countersign.yaml:\n\n\
-         docker:\n  registry.example:\n    lookaside: {lookaside}\n"
+         docker:\n  registry.example:\n    lookaside: {lookaside}\n{}",
+        registries(&started.registries)
     );
     output::result(format, &text, &started)
+}
+
+/// Says how clients find each of the named registries.
+fn registries(all: &[StartedRegistry<'_>]) -> String {
+    let mut text = String::new();
+    for registry in all {
+        let upstream = registry.upstream.as_deref().unwrap_or_default();
+        text.push_str(&format!("\n{}, before {upstream}\n", registry.name));
+        text.push_str(&format!("  by host    {}\n", registry.hosts.join(", ")));
+        if let Some(location) = &registry.location {
+            text.push_str(&format!(
+                "  by path    {location}/REPOSITORY; in /etc/containers/registries.conf.d/{name}.conf:\n\n    \
+                 [[registry]]\n    prefix = \"{name}\"\n    location = \"{location}\"\n\n",
+                name = registry.name,
+            ));
+        }
+        text.push_str(&format!("  lookaside  {}\n", registry.lookaside));
+    }
+    text
 }

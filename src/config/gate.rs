@@ -10,12 +10,11 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{Error as _, MapAccess, Visitor};
 
+use super::map;
 use crate::image::Repository;
 use crate::store::StorePath;
 
@@ -218,39 +217,18 @@ impl GateRules {
     }
 }
 
-/// Reads the namespaces; one that is written twice would leave open which rule counts.
+/// Reads the namespaces.
 fn namespaces<'de, D>(deserializer: D) -> Result<BTreeMap<StorePath, GateRuleConfig>, D::Error>
 where
     D: serde::Deserializer<'de>,
 {
-    struct Namespaces;
-
-    impl<'de> Visitor<'de> for Namespaces {
-        type Value = BTreeMap<StorePath, GateRuleConfig>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a map from the start of repository paths to rules")
+    map::read(deserializer, "a map from the start of repository paths to rules", |name| {
+        let path = StorePath::parse(name.strip_suffix('/').unwrap_or(name)).map_err(|e| e.to_string())?;
+        if path.is_empty() {
+            return Err("a namespace is empty; what goes for all stands directly in `gate`".to_owned());
         }
-
-        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-            let mut all = BTreeMap::new();
-            while let Some(name) = map.next_key::<String>()? {
-                let path = StorePath::parse(name.strip_suffix('/').unwrap_or(&name)).map_err(M::Error::custom)?;
-                if path.is_empty() {
-                    return Err(M::Error::custom("a namespace is empty; what goes for all stands directly in `gate`"));
-                }
-                if all.insert(path, map.next_value()?).is_some() {
-                    return Err(M::Error::custom(format!("the namespace {name} is there twice")));
-                }
-            }
-            Ok(all)
-        }
-
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(BTreeMap::new())
-        }
-    }
-    deserializer.deserialize_any(Namespaces)
+        Ok(path)
+    })
 }
 
 #[cfg(test)]

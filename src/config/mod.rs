@@ -1,9 +1,14 @@
 //! Configuration: one small struct a concern, read from YAML, checked when it is read.
 
 mod gate;
+mod map;
+mod network;
 mod origin;
+mod registry;
 mod server;
 
 pub use gate::{ClaimPath, GateConfig, GateError, GateMode, GateRule, GateRuleConfig, GateRules};
+pub use network::{Network, NetworkError};
 pub use origin::{HttpOrigin, OriginError, Scheme};
+pub use registry::{CredentialConfig, CredentialConfigError, RegistriesError, RegistryConfig, SiteConfig};
 pub use server::{CacheConfig, ConfigError, LimitConfig, ServerConfig};

@@ -1,5 +1,6 @@
 //! What `serve` reads from its `--config` file; flags of the command line are laid over it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::gate::GateConfig;
+use super::network::Network;
 use super::origin::HttpOrigin;
+use super::registry::{CredentialConfig, RegistriesError, RegistryConfig, registries};
 use crate::store::StorePath;
 
 /// Why a configuration file cannot be used.
@@ -28,6 +31,14 @@ pub enum ConfigError {
         path: String,
         /// What the parser said.
         error: serde_yaml::Error,
+    },
+    /// The registries in it cannot stand beside each other.
+    #[error("the configuration {path} is not usable: {error}")]
+    Registries {
+        /// Which file, or `-` for text given directly.
+        path: String,
+        /// Why not.
+        error: RegistriesError,
     },
 }
 
@@ -64,6 +75,15 @@ pub struct ServerConfig {
     /// How clients call this server, `http(s)://host[:port]`, when neither `Host` nor
     /// `X-Forwarded-*` say it. Default: those headers.
     pub public_url: Option<HttpOrigin>,
+    /// The server's own credentials at the upstream, for pulls of clients that send none. Default: none.
+    pub credentials: Option<CredentialConfig>,
+    /// Further registries, by name; what stands above describes the one that answers for every
+    /// other host.
+    #[serde(deserialize_with = "registries")]
+    pub registries: BTreeMap<String, RegistryConfig>,
+    /// Whose `X-Forwarded-*` and `Forwarded` headers are believed; everybody else's are taken off.
+    /// Default: this machine's (`127.0.0.0/8`, `::1`).
+    pub trusted_proxies: Vec<Network>,
     /// How long open requests may go on after the order to stop, in seconds. Default 30.
     #[serde(deserialize_with = "seconds")]
     pub drain_seconds: u64,
@@ -129,6 +149,9 @@ impl Default for ServerConfig {
             access_timeout_seconds: 15,
             store_prefix: StorePath::default(),
             public_url: None,
+            credentials: None,
+            registries: BTreeMap::new(),
+            trusted_proxies: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| text.parse().ok()).collect(),
             drain_seconds: 30,
             gate: GateConfig::default(),
             limits: LimitConfig::default(),
@@ -172,14 +195,18 @@ impl ServerConfig {
     /// default configuration.
     ///
     /// # Errors
-    /// [`ConfigError::Parse`].
+    /// [`ConfigError::Parse`] and [`ConfigError::Registries`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         Self::from_yaml(text, "-")
     }
 
     fn from_yaml(text: &str, path: &str) -> Result<Self, ConfigError> {
         let parsed: Result<Option<Self>, _> = serde_yaml::from_str(text);
-        parsed.map(Option::unwrap_or_default).map_err(|error| ConfigError::Parse { path: path.to_owned(), error })
+        let config = parsed
+            .map(Option::unwrap_or_default)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), error })?;
+        config.check_registries().map_err(|error| ConfigError::Registries { path: path.to_owned(), error })?;
+        Ok(config)
     }
 
     /// Returns the drain deadline.
@@ -206,7 +233,11 @@ fn time_limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, 
     }
 }
 
-fn store_path<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<StorePath, D::Error> {
+pub(super) fn optional_time_limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    time_limit(deserializer).map(Some)
+}
+
+pub(super) fn store_path<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<StorePath, D::Error> {
     let text = String::deserialize(deserializer)?;
     StorePath::parse(text.trim_matches('/')).map_err(serde::de::Error::custom)
 }

@@ -26,6 +26,11 @@ impl Challenge {
         self.parameters.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// Returns all parameters, names in lower case, in their order.
+    pub fn parameters(&self) -> &[(String, String)] {
+        &self.parameters
+    }
+
     /// Returns what stands after the scheme in the place of parameters (`Negotiate YII=`).
     pub fn token68(&self) -> Option<&str> {
         self.token68.as_deref()

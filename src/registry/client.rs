@@ -77,16 +77,16 @@ impl Default for RegistryOptions {
 /// Each registry is pinged once (again after ten minutes); calls at the same time share the ping.
 #[derive(Clone, Debug)]
 pub struct RegistryClient {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    options: RegistryOptions,
-    user_agent: HeaderValue,
+pub(super) struct Shared {
+    pub(super) options: RegistryOptions,
+    pub(super) user_agent: HeaderValue,
     connections: moka::future::Cache<String, Arc<Connection>>,
     credentials: moka::future::Cache<String, Option<Arc<Credential>>>,
-    tokens: Tokens,
+    pub(super) tokens: Tokens,
     first_delay: Duration,
 }
 
@@ -106,7 +106,7 @@ impl Scope<'_> {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Pull(repository) => format!("repository:{}:pull", repository.path()),
             Self::Push(repository) => format!("repository:{}:pull,push", repository.path()),
@@ -260,7 +260,7 @@ impl RegistryClient {
             headers.append(ACCEPT, HeaderValue::from_static(accept));
         }
         let mut from_cache = false;
-        if let Some(challenge) = known_challenge(connection) {
+        if let Some(challenge) = known_challenge(&connection.challenges) {
             let authorization = if challenge.scheme() == "basic" {
                 let empty = Credential::default();
                 let credential = credential.unwrap_or(&empty);
@@ -311,12 +311,12 @@ impl RegistryClient {
         call: &Call<'_>,
         credential: Option<&Credential>,
     ) {
-        if let Some(challenge) = known_challenge(connection) {
+        if let Some(challenge) = known_challenge(&connection.challenges) {
             self.shared.tokens.forget(&self.token_request(connection, challenge, call, scopes, credential)).await;
         }
     }
 
-    async fn credential(&self, scope: Scope<'_>) -> Result<Option<Arc<Credential>>, CredentialsError> {
+    pub(super) async fn credential(&self, scope: Scope<'_>) -> Result<Option<Arc<Credential>>, CredentialsError> {
         let files = match &self.shared.options.credentials {
             CredentialSource::Anonymous => return Ok(None),
             CredentialSource::Fixed(credential) => return Ok(Some(Arc::new(credential.clone()))),
@@ -338,8 +338,8 @@ impl RegistryClient {
 }
 
 /// The first challenge that we can answer, as containers/image chooses it.
-fn known_challenge(connection: &Connection) -> Option<&Challenge> {
-    connection.challenges.iter().find(|challenge| matches!(challenge.scheme(), "basic" | "bearer"))
+pub(super) fn known_challenge(challenges: &[Challenge]) -> Option<&Challenge> {
+    challenges.iter().find(|challenge| matches!(challenge.scheme(), "basic" | "bearer"))
 }
 
 /// The scope that a 401 with `error="insufficient_scope"` asks for: exactly three parts.

@@ -6,6 +6,7 @@
 //! transport, to its error sentences (spec containers-image 2, 3).
 
 mod attachments;
+mod authorization;
 mod challenge;
 mod client;
 mod connection;

@@ -18,8 +18,9 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
+use super::caller::{Caller, FORWARDED_FOR};
 use super::error::Problem;
-use super::upstream::{Body, Caller, FORWARDED_FOR, Upstream};
+use super::upstream::{Body, Upstream};
 use crate::config::ServerConfig;
 use crate::image::Digest;
 
@@ -92,6 +93,8 @@ impl Access {
         add(right.as_bytes());
         add(name.as_bytes());
         add(digest.map(ToString::to_string).unwrap_or_default().as_bytes());
+        // What the server's own credentials may do is not what nobody may do.
+        add(&[u8::from(caller.own)]);
         // An upstream may also judge by the caller's address.
         add(caller.peer.ip().to_string().as_bytes());
         for header in [FORWARDED_FOR, AUTHORIZATION] {
@@ -120,7 +123,12 @@ impl Access {
         let path = format!("/v2/{name}/manifests/{digest}");
         let mut question = self.upstream.question(Method::HEAD, &path, headers, caller)?;
         question.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
-        let mut answer = self.ask(question).await?;
+        let mut answer = if caller.own {
+            let sent = self.upstream.send_own(question, name, caller);
+            tokio::time::timeout(self.timeout, sent).await.unwrap_or(Err(Problem::UpstreamTimeout))?
+        } else {
+            self.ask(question).await?
+        };
         let redirected = answer.status().is_redirection();
         if redirected {
             answer = self.follow(&path, answer, caller).await?;
@@ -136,7 +144,7 @@ impl Access {
             }
             StatusCode::NOT_FOUND => Ok(Manifest::Absent),
             status if redirected => Err(Problem::UpstreamFailing(status, None)),
-            _ => Err(self.refusal(answer, headers).await),
+            _ => Err(self.refusal(answer, caller).await),
         }
     }
 
@@ -198,7 +206,7 @@ impl Access {
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(Problem::Denied(
                     "the upstream registry takes no uploads to this repository, so no signatures either".to_owned(),
                 )),
-                _ => Err(access.refusal(answer, &headers).await),
+                _ => Err(access.refusal(answer, &caller).await),
             }
         });
         asked.await.unwrap_or(Err(Problem::Internal))
@@ -212,7 +220,7 @@ impl Access {
     /// Cancels an upload; registries forget it some day if that fails.
     async fn cancel<B>(&self, opened: &Response<B>, headers: &HeaderMap, caller: &Caller) {
         let Some(location) = opened.headers().get(LOCATION) else { return };
-        let Some(path) = self.upstream.upload_path(location, headers) else {
+        let Some(path) = self.upstream.upload_path(location, caller) else {
             tracing::debug!("the upstream's upload is elsewhere and is left to it");
             return;
         };
@@ -225,7 +233,7 @@ impl Access {
     }
 
     /// Turns an upstream's answer that grants nothing into what the caller is told.
-    async fn refusal(&self, answer: Response<Incoming>, request_headers: &HeaderMap) -> Problem {
+    async fn refusal(&self, answer: Response<Incoming>, caller: &Caller) -> Problem {
         let (mut head, body) = answer.into_parts();
         let status = head.status;
         match status {
@@ -235,7 +243,7 @@ impl Access {
                     .get(CONTENT_TYPE)
                     .and_then(|v| v.to_str().ok())
                     .is_some_and(|v| v.starts_with("application/json"));
-                self.upstream.polish(&mut head, request_headers);
+                self.upstream.polish(&mut head, caller);
                 let mut headers = HeaderMap::new();
                 for name in [WWW_AUTHENTICATE, RETRY_AFTER] {
                     for value in head.headers.get_all(&name) {

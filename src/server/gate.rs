@@ -2,7 +2,8 @@
 //!
 //! A policy is asked about a signature under the name in its own claim, for the digest that it is
 //! uploaded for: the server cannot know under which host its clients will ask. That name's
-//! *repository path* must be the one uploaded to (or its end, or any, by `claim_path`), so that
+//! *repository path* must be the one uploaded to (or its end, or any, by `claim_path`; or the whole
+//! name is the one by which the client called a registry below a path), so that
 //! who may sign for one repository cannot fill the sets of another.
 
 use std::sync::Arc;
@@ -50,7 +51,8 @@ impl ConfiguredGate {
             Ok(named) => named,
             Err(not) => return denied(not.to_string()),
         };
-        if !claim_path.fits(named.repository(), upload.repository) {
+        let called = upload.called.is_some_and(|called| called == named.repository().as_str());
+        if !called && !claim_path.fits(named.repository(), upload.repository) {
             return denied(format!("it is for {named}, but was uploaded to the repository {}", upload.repository));
         }
         match vouched(policy, self.mechanism.as_ref(), claim, upload.digest, upload.message) {
@@ -124,7 +126,13 @@ mod tests {
             // 0xA3 would be the prefix of a real message; the plain one needs the format line.
             let content = [format!("\0simple-signing\n\u{3}{key}").as_bytes(), &claim.render().unwrap()].concat();
             let message = Bytes::from(content);
-            let upload = Upload { repository, digest: &digest, message: &message, claim: Some(&claim) };
+            let upload = Upload {
+                repository,
+                called: Some("sig.example/r.example/a/b"),
+                digest: &digest,
+                message: &message,
+                claim: Some(&claim),
+            };
             self.gate.admit(&upload)
         }
     }
@@ -143,6 +151,8 @@ mod tests {
         insta::assert_snapshot!(denied(world.put("/bob", "r.example/a/b:1", "a/b")), @"signature not admitted: by another key (scope r.example of the policy)");
         insta::assert_snapshot!(denied(world.put("/alice", "r.example/a/c:1", "a/b")), @"signature not admitted: it is for r.example/a/c:1, but was uploaded to the repository a/b");
         insta::assert_snapshot!(denied(world.put("/alice", "elsewhere.example/a/b:1", "a/b")), @"signature not admitted: no signedBy requirement in scope default of the policy, so nobody vouches for the signature; add one with the signer's key");
+        // The policy must vouch for the whole name by which the client called it, too.
+        insta::assert_snapshot!(denied(world.put("/alice", "sig.example/r.example/a/b:1", "a/b")), @"signature not admitted: no signedBy requirement in scope default of the policy, so nobody vouches for the signature; add one with the signer's key");
         assert!(denied(world.put("/alice", "r.example/A", "a/b")).contains("is no image name"));
         let gone = world.put("/gone", "r.example/gone:1", "gone");
         assert!(matches!(gone, Err(NotAdmitted::Unavailable(reason)) if reason.contains("/gone")));

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 
-use super::upstream::FORWARDED_FOR;
+use super::caller::FORWARDED_FOR;
 
 /// What nginx calls it when the client was gone before there was an answer.
 const CLIENT_GONE: u16 = 499;

@@ -1,28 +1,37 @@
 //! The HTTP server: a lookaside, the signature extension and a registry proxy over one store.
 //!
 //! A request is parsed once by `route` and goes to one face: `lookaside` (with the `release` view),
-//! `extension` and `upload`, `proxy`, or the `page`. Faces read the store through `cache` only,
-//! speak to the registry through `upstream`, ask it for rights through `access`, and fail with a
-//! `Problem`, which `error` alone turns into a status.
+//! `extension` and `upload`, `proxy`, `token`, or the `page`; `sites` finds the registry that it is
+//! for. Faces read the store through `cache` only, speak to a registry through its `upstream`, ask
+//! it for rights through `access`, and fail with a `Problem`, which `error` alone turns into a
+//! status.
 
 mod access;
 mod body;
 mod cache;
+mod caller;
 mod error;
 mod extension;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod listener;
 mod log;
 mod lookaside;
+mod own;
 mod page;
+mod passport;
 mod proxy;
 mod release;
 mod rewrite;
 mod route;
+mod scope;
+mod sites;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod token;
 mod upload;
 mod upstream;
 
@@ -30,27 +39,32 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderName;
-use http::{HeaderValue, Method, Request};
+use http::header::{AUTHORIZATION, HeaderName, LOCATION};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Uri};
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
 pub use listener::{ServeError, serve};
 pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
 
-use crate::config::{HttpOrigin, LimitConfig, ServerConfig};
+use crate::config::{LimitConfig, Network, ServerConfig, SiteConfig};
 use crate::image::Digest;
+use crate::registry::RegistryClient;
 use crate::registry::http::HttpClient;
 use crate::store::{Store, StorePath};
 use access::Access;
 use cache::{Backend, SetCache};
+use caller::Caller;
 use error::{Problem, Shape};
 use log::RequestLog;
 use release::ReleaseView;
 use route::Route;
+use sites::{Door, Site, Sites};
 use upload::Uploads;
-use upstream::{Caller, Upstream};
+use upstream::Upstream;
 
 /// Tells clients that signatures are found and stored here (spec containers-image 3.1).
 const SUPPORTS_SIGNATURES: HeaderName = HeaderName::from_static("x-registry-supports-signatures");
@@ -62,68 +76,78 @@ pub struct App(Arc<State>);
 struct State {
     sets: Arc<SetCache>,
     releases: Arc<ReleaseView>,
-    registry: Option<Registry>,
-    upstream_origin: Option<HttpOrigin>,
-    public: Option<HttpOrigin>,
-    listen: SocketAddr,
+    sites: Sites,
+    /// The store's part that stands at the top of the configuration.
     prefix: StorePath,
+    trusted: Vec<Network>,
     limits: LimitConfig,
     drain: Duration,
 }
 
-/// What there is only with an upstream.
-struct Registry {
-    upstream: Arc<Upstream>,
-    access: Arc<Access>,
-    uploads: Arc<Uploads>,
+/// What each registry needs beside its settings.
+pub struct SiteTools {
+    /// Set up for the upstream's certificates.
+    pub http: HttpClient,
+    /// Has the last word on uploads, if there is one.
+    pub gate: Option<Arc<dyn UploadGate>>,
+    /// Finds the server's own credentials at the upstream, if it has some.
+    pub credentials: Option<RegistryClient>,
 }
 
 impl App {
-    /// Puts the server together. `http` must be set up for the upstream's certificates; `claims`
-    /// reads what an uploaded signature says; `gate`, if any, has the last word on uploads.
-    pub fn new(
+    /// Puts the server together. `claims` reads what an uploaded signature says; `tools` is asked
+    /// once for each registry.
+    ///
+    /// # Errors
+    /// Those of `tools`.
+    pub fn new<E>(
         config: &ServerConfig,
         store: Store,
-        http: HttpClient,
         claims: ClaimReader,
-        gate: Option<Arc<dyn UploadGate>>,
-    ) -> Self {
-        Self::over(config, Arc::new(store), http, claims, gate)
+        tools: impl FnMut(&SiteConfig) -> Result<SiteTools, E>,
+    ) -> Result<Self, E> {
+        Self::over(config, Arc::new(store), claims, tools)
     }
 
-    fn over(
+    fn over<E>(
         config: &ServerConfig,
         backend: Arc<dyn Backend>,
-        http: HttpClient,
         claims: ClaimReader,
-        gate: Option<Arc<dyn UploadGate>>,
-    ) -> Self {
+        mut tools: impl FnMut(&SiteConfig) -> Result<SiteTools, E>,
+    ) -> Result<Self, E> {
         let sets = Arc::new(SetCache::new(backend, config));
         let releases = Arc::new(ReleaseView::new(config));
-        let registry = Upstream::new(config, http).map(|upstream| {
+        let turns = Arc::new(Semaphore::new(config.limits.uploads.clamp(1, Semaphore::MAX_PERMITS)));
+        let mut sites = Vec::new();
+        for site in config.sites() {
+            let SiteTools { http, gate, credentials } = tools(&site)?;
+            let Some(upstream) = Upstream::new(&site, http, credentials) else { continue };
             let upstream = Arc::new(upstream);
-            let uploads = Uploads::new(config, sets.clone(), releases.clone(), claims, gate);
-            Registry { access: Arc::new(Access::new(upstream.clone(), config)), upstream, uploads: Arc::new(uploads) }
-        });
-        Self(Arc::new(State {
+            let settings = &site.settings;
+            let (sets, releases) = (sets.clone(), releases.clone());
+            let uploads = Uploads::new(settings, sets, releases, claims.clone(), gate, turns.clone());
+            let access = Arc::new(Access::new(upstream.clone(), settings));
+            let made = Site::new(&site, upstream, access, Arc::new(uploads));
+            sites.push((site, made));
+        }
+        Ok(Self(Arc::new(State {
             sets,
             releases,
-            registry,
-            upstream_origin: config.upstream.clone(),
-            public: config.public_url.clone(),
-            listen: config.listen,
+            sites: Sites::new(sites, config.public_url.clone(), config.listen),
             prefix: config.store_prefix.clone(),
+            trusted: config.trusted_proxies.clone(),
             limits: config.limits.clone(),
             drain: config.drain(),
-        }))
+        })))
     }
 
     /// Answers one request. Never fails: every problem has an answer.
-    pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
-        let caller = Caller { peer, id: log::request_id() };
-        let log = RequestLog::new(&request, peer, caller.id);
-        let mut answer = self.dispatch(request, caller).await.unwrap_or_else(Problem::into_answer);
-        if self.0.registry.is_some() {
+    pub async fn handle(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        caller::believe(&mut request, peer.ip(), &self.0.trusted);
+        let id = log::request_id();
+        let log = RequestLog::new(&request, peer, id);
+        let mut answer = self.dispatch(request, peer, id).await.unwrap_or_else(Problem::into_answer);
+        if !self.0.sites.is_empty() {
             // On every answer, 401s and errors too, and once: an upstream's own is replaced.
             answer.headers_mut().insert(SUPPORTS_SIGNATURES, HeaderValue::from_static("1"));
         }
@@ -131,33 +155,64 @@ impl App {
         answer
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, caller: Caller) -> Result<Answer, Problem> {
+    async fn dispatch(&self, request: Request<Incoming>, peer: SocketAddr, id: u64) -> Result<Answer, Problem> {
         let state = &*self.0;
         match route::parse(request.uri().path()) {
             Route::Lookaside(address) => {
                 let (method, headers) = (request.method(), request.headers());
                 lookaside::serve(&state.sets, &state.releases, method, headers, address).await
             }
-            Route::NoLookaside => Err(Problem::NoSuchAddress(Shape::Plain)),
+            Route::NoLookaside | Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
             Route::Page => self.page(&request),
             // The other faces are boxed, so that the lookaside's future stays small.
             Route::Signatures(name, digest) => {
                 let name = name.to_owned();
-                Box::pin(self.signatures(name, digest, request, caller)).await
+                Box::pin(self.signatures(name, digest, request, peer, id)).await
             }
-            Route::Registry => match &state.registry {
-                Some(registry) => Box::pin(proxy::forward(&registry.upstream, request, &caller)).await,
-                None => Err(Problem::NoUpstream),
-            },
-            Route::NoExtension if state.registry.is_none() => Err(Problem::NoUpstream),
+            Route::NoExtension if state.sites.is_empty() => Err(Problem::NoUpstream),
             Route::NoExtension => Err(Problem::NoSuchAddress(Shape::Registry)),
-            Route::Other(path) => match &state.registry {
-                Some(registry) if Box::pin(registry.upstream.is_token_path(path, request.headers(), &caller)).await => {
-                    Box::pin(proxy::forward(&registry.upstream, request, &caller)).await
-                }
-                _ => Err(Problem::NoSuchAddress(Shape::Plain)),
-            },
-            Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
+            Route::Registry => Box::pin(self.registry(request, peer, id)).await,
+            Route::Other(_) => Box::pin(self.other(request, peer, id)).await,
+        }
+    }
+
+    async fn registry(&self, mut request: Request<Incoming>, peer: SocketAddr, id: u64) -> Result<Answer, Problem> {
+        let door = self.0.sites.door(request.headers());
+        let mut caller = door.caller(request.headers(), peer, id);
+        if let Some((component, rest)) = route::below(request.uri().path())
+            && let Some(site) = door.below(component)
+        {
+            let rest = if rest.is_empty() { "/" } else { rest };
+            let query = request.uri().query().map(|query| scope::query(query, component));
+            let query = query.filter(|query| !query.is_empty()).map(|query| format!("?{query}"));
+            let target = format!("/v2{rest}{}", query.unwrap_or_default());
+            caller.below = Some(site.name.clone());
+            *request.uri_mut() =
+                target.parse::<PathAndQuery>().map(Uri::from).map_err(|_| Problem::NoSuchAddress(Shape::Registry))?;
+            admit(site, &mut request, &mut caller);
+            return proxy::forward(&site.upstream, request, &caller).await;
+        }
+        if caller.fronted {
+            match request.uri().path() {
+                "/v2" | "/v2/" => return token::ping(request.method(), request.headers(), &caller),
+                token::PATH => return token::issue(door, request, &caller).await,
+                _ => {}
+            }
+        }
+        let Some(site) = door.site else { return Err(Problem::NoUpstream) };
+        admit(site, &mut request, &mut caller);
+        proxy::forward(&site.upstream, request, &caller).await
+    }
+
+    /// Passes a path on that may be a token endpoint.
+    async fn other(&self, request: Request<Incoming>, peer: SocketAddr, id: u64) -> Result<Answer, Problem> {
+        let door = self.0.sites.door(request.headers());
+        let caller = door.caller(request.headers(), peer, id);
+        match door.site {
+            Some(site) if site.upstream.is_token_path(request.uri().path(), request.headers(), &caller).await => {
+                proxy::forward(&site.upstream, request, &caller).await
+            }
+            _ => Err(Problem::NoSuchAddress(Shape::Plain)),
         }
     }
 
@@ -165,17 +220,38 @@ impl App {
         &self,
         name: String,
         digest: Digest,
-        request: Request<Incoming>,
-        caller: Caller,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+        id: u64,
     ) -> Result<Answer, Problem> {
-        let state = &*self.0;
-        let Some(Registry { access, uploads, .. }) = &state.registry else { return Err(Problem::NoUpstream) };
+        let door = self.0.sites.door(request.headers());
+        let mut caller = door.caller(request.headers(), peer, id);
+        let below = name.split_once('/').and_then(|(first, rest)| Some((door.below(first)?, rest)));
+        let (site, name) = match (below, door.site) {
+            (Some((site, rest)), _) => {
+                caller.below = Some(site.name.clone());
+                (site, rest)
+            }
+            (None, Some(site)) => (site, name.as_str()),
+            (None, None) => return Err(Problem::NoUpstream),
+        };
+        admit(site, &mut request, &mut caller);
         match *request.method() {
             Method::GET | Method::HEAD => {
-                let image = (name.as_str(), &digest);
-                extension::list(access, &state.sets, &state.prefix, image, request.headers(), &caller).await
+                let image = (name, &digest);
+                let (access, sets) = (&site.access, &self.0.sets);
+                extension::list(access, sets, &site.prefix, image, request.headers(), &caller).await
             }
-            Method::PUT => uploads.put(access, (&name, digest), request, caller).await,
+            Method::PUT => {
+                let below = caller.below.clone();
+                let mut answer = site.uploads.put(&site.access, (name, digest.clone()), request, caller).await?;
+                if let Some(below) = below {
+                    let place = format!("/extensions/v2/{below}/{name}/signatures/{digest}");
+                    let place = HeaderValue::from_str(&place).map_err(|_| Problem::Internal)?;
+                    answer.headers_mut().insert(LOCATION, place);
+                }
+                Ok(answer)
+            }
             _ => Err(Problem::Method(Shape::Registry, extension::METHODS)),
         }
     }
@@ -185,8 +261,10 @@ impl App {
             return Err(Problem::Method(Shape::Plain, "GET, HEAD"));
         }
         let state = &*self.0;
-        let client = upstream::client_origin(request.headers(), state.public.as_ref(), state.listen);
-        Ok(page::serve(&client, state.upstream_origin.as_ref(), &state.prefix))
+        let door: Door<'_> = state.sites.door(request.headers());
+        let prefix = door.site.map_or(&state.prefix, |site| &site.prefix);
+        let below = if door.has_paths() { state.sites.path_sites() } else { Vec::new() };
+        Ok(page::serve(&door.client(request.headers()), door.site.is_some(), prefix, &below))
     }
 
     fn limits(&self) -> LimitConfig {
@@ -196,4 +274,16 @@ impl App {
     fn drain(&self) -> Duration {
         self.0.drain
     }
+}
+
+/// Takes a request in for a registry: a token of ours becomes what is in it, and who has nothing
+/// at all may pull by the server's own credentials.
+fn admit(site: &Site, request: &mut Request<Incoming>, caller: &mut Caller) {
+    if !caller.fronted && caller.below.is_none() {
+        return;
+    }
+    passport::unwrap(request.headers_mut(), &site.stamp);
+    caller.own = site.upstream.has_own()
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.headers().contains_key(AUTHORIZATION);
 }

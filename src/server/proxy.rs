@@ -6,9 +6,11 @@
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
-use super::body::{Answer, Body};
+use super::body::{Answer, Body, Streamed};
+use super::caller::Caller;
 use super::error::{Problem, Shape};
-use super::upstream::{self, Caller, Upstream};
+use super::route;
+use super::upstream::{self, Upstream};
 
 /// The methods that a registry may have a use for.
 pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -25,11 +27,16 @@ pub(super) async fn forward(
     }
     let (parts, body) = request.into_parts();
     let forwarded = upstream.forwarded(&parts, caller)?;
-    let (mut head, body) = upstream.send(forwarded, upstream::Body::Stream(body)).await?.into_parts();
+    let pulled = if caller.own { route::pulled(parts.uri.path()) } else { None };
+    let answer = match pulled {
+        Some(repository) => upstream.send_own(forwarded, repository, caller).await?,
+        None => upstream.send(forwarded, upstream::Body::Stream(body)).await?,
+    };
+    let (mut head, body) = answer.into_parts();
     if head.status.is_informational() {
         return Err(Problem::UpstreamFailing(head.status, None));
     }
-    upstream.polish(&mut head, &parts.headers);
+    upstream.polish(&mut head, caller);
     head.extensions.clear();
-    Ok(Response::from_parts(head, Body::Upstream(body)))
+    Ok(Response::from_parts(head, Body::Upstream(Streamed::new(body, upstream.silence))))
 }

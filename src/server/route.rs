@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::image::{Digest, Repository};
+use crate::image::{Digest, Repository, Tag};
 use crate::store::SignatureAddress;
 
 /// What a path names.
@@ -49,6 +49,35 @@ pub(super) fn parse(path: &str) -> Route<'_> {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => Route::Registry,
         _ => Route::Other(path),
     }
+}
+
+/// Splits `/v2/{component}/{rest}` into the component and what follows it.
+///
+/// Only what is written plainly is split off, so that nobody reads another component into it.
+pub(super) fn below(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix("/v2/")?;
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (component, rest) = rest.split_at_checked(end)?;
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    (!component.is_empty() && component.bytes().all(plain)).then_some((component, rest))
+}
+
+/// Returns the repository of which a path names a manifest, a blob or the tags: what pulls ask for,
+/// and nothing that could be anything else.
+pub(super) fn pulled(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/v2/")?;
+    let name = if let Some(name) = rest.strip_suffix("/tags/list") {
+        name
+    } else {
+        let (collection, item) = rest.rsplit_once('/')?;
+        let digest = Digest::parse(item).is_ok();
+        match collection.strip_suffix("/manifests") {
+            Some(name) if digest || Tag::parse(item).is_ok() => name,
+            Some(_) => return None,
+            None => collection.strip_suffix("/blobs").filter(|_| digest)?,
+        }
+    };
+    is_repository(name).then_some(name)
 }
 
 /// Undoes what clients do to a key on its way, and nothing else.
@@ -259,10 +288,49 @@ mod tests {
         }
     }
 
+    #[test]
+    fn registries_below_a_path() {
+        for (path, split) in [
+            ("/v2/icr.io/birds/bluebird/manifests/1", Some(("icr.io", "/birds/bluebird/manifests/1"))),
+            ("/v2/icr.io/", Some(("icr.io", "/"))),
+            ("/v2/icr.io", Some(("icr.io", ""))),
+            ("/v2/_catalog", Some(("_catalog", ""))),
+            ("/v2/", None),
+            ("/v2//icr.io/x", None),
+            ("/v2/icr%2eio/x", None),
+            ("/v2/ICR.io/x", None),
+            ("/v2x/icr.io/x", None),
+        ] {
+            assert_eq!(below(path), split, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_pulls_ask_for() {
+        for path in ["manifests/1.0", &format!("manifests/sha256:{HEX}"), &format!("blobs/sha256:{HEX}"), "tags/list"] {
+            assert_eq!(pulled(&format!("/v2/a/b/{path}")), Some("a/b"), "{path}");
+        }
+        for path in [
+            "/v2/".to_owned(),
+            "/v2/_catalog".to_owned(),
+            "/v2/a/blobs/uploads/1".to_owned(),
+            "/v2/a/blobs/latest".to_owned(),
+            "/v2/a/manifests/".to_owned(),
+            "/v2/a/manifests/a%2fb".to_owned(),
+            "/v2/a%2fb/manifests/1".to_owned(),
+            "/v2/a//b/manifests/1".to_owned(),
+            "/v2/A/tags/list".to_owned(),
+            format!("/v2/a/referrers/sha256:{HEX}"),
+            format!("/extensions/v2/a/blobs/sha256:{HEX}"),
+        ] {
+            assert_eq!(pulled(&path), None, "{path}");
+        }
+    }
+
     proptest! {
         #[test]
         fn never_panics(path in "\\PC{0,80}") {
-            let _ = parse(&path);
+            let _ = (parse(&path), below(&path), pulled(&path));
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! What the server's unit tests share: a store with faults, an upstream of our own making, a
 //! running server and a client.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,10 +22,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cache::Backend;
-use super::{App, ClaimReader, UploadGate, serve};
+use super::{App, ClaimReader, SiteTools, UploadGate, serve};
 use crate::config::{HttpOrigin, ServerConfig};
 use crate::image::Digest;
 use crate::registry::http::{BoxError, HttpClient, RequestBody, empty, full};
+use crate::registry::{RegistryClient, RegistryOptions};
 use crate::signature::Claim;
 use crate::store::{Appended, SetAddress, Store, StoreError, StorePath, StoredSignature};
 
@@ -199,7 +201,7 @@ impl Fake {
                             headers: request.headers().clone(),
                         });
                         let answer = handler(request);
-                        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+                        async move { Ok::<_, Infallible>(answer.await) }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -274,7 +276,13 @@ impl Server {
         let store = FaultyStore::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let app = App::over(config, Arc::new(store.clone()), http_client(), claims(), gate);
+        let app = App::over(config, Arc::new(store.clone()), claims(), |site| {
+            let source = site.settings.credentials.as_ref().map(|own| own.source().unwrap());
+            let credentials = source
+                .map(|credentials| RegistryClient::new(RegistryOptions { credentials, ..RegistryOptions::default() }));
+            Ok::<_, Infallible>(SiteTools { http: http_client(), gate: gate.clone(), credentials })
+        });
+        let Ok(app) = app;
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let ended = tokio::spawn(async move { serve(listener, app, token).await.unwrap() });

@@ -20,10 +20,10 @@ use tokio::sync::Semaphore;
 use super::access::{Access, Manifest};
 use super::body::{Answer, Body};
 use super::cache::SetCache;
+use super::caller::{Caller, FORWARDED_FOR};
 use super::error::{Problem, Shape};
 use super::extension;
 use super::release::ReleaseView;
-use super::upstream::{Caller, FORWARDED_FOR};
 use crate::config::{LimitConfig, ServerConfig};
 use crate::image::Digest;
 use crate::json::{self, JsonError};
@@ -39,6 +39,9 @@ pub type ClaimReader = Arc<dyn Fn(&[u8]) -> Result<Claim, String> + Send + Sync>
 pub struct Upload<'a> {
     /// The repository's path in the address.
     pub repository: &'a str,
+    /// The whole name by which the client calls the repository here, where that is more than the
+    /// path: `sig.example/icr.io/birds/bluebird`.
+    pub called: Option<&'a str>,
     /// The digest in the address.
     pub digest: &'a Digest,
     /// The OpenPGP message.
@@ -85,7 +88,7 @@ pub(super) struct Uploads {
     gate: Option<Arc<dyn UploadGate>>,
     limits: LimitConfig,
     prefix: StorePath,
-    /// Bodies in memory at once.
+    /// Bodies in memory at once, of all registries together.
     turns: Arc<Semaphore>,
 }
 
@@ -96,6 +99,8 @@ struct Audit {
     from: SocketAddr,
     forwarded_for: Option<HeaderValue>,
     name: String,
+    /// The whole name by which the client calls the repository, if it goes below a component.
+    called: Option<String>,
     digest: Digest,
     id: u64,
 }
@@ -113,16 +118,9 @@ impl Uploads {
         releases: Arc<ReleaseView>,
         claims: ClaimReader,
         gate: Option<Arc<dyn UploadGate>>,
+        turns: Arc<Semaphore>,
     ) -> Self {
-        Self {
-            sets,
-            releases,
-            claims,
-            gate,
-            limits: config.limits.clone(),
-            prefix: config.store_prefix.clone(),
-            turns: Arc::new(Semaphore::new(config.limits.uploads.clamp(1, Semaphore::MAX_PERMITS))),
-        }
+        Self { sets, releases, claims, gate, limits: config.limits.clone(), prefix: config.store_prefix.clone(), turns }
     }
 
     /// Takes one signature.
@@ -139,6 +137,7 @@ impl Uploads {
             from: caller.peer,
             forwarded_for: parts.headers.get(FORWARDED_FOR).cloned(),
             name: name.to_owned(),
+            called: caller.below.as_ref().map(|below| format!("{}/{below}/{name}", caller.client.authority())),
             digest,
             id: caller.id,
         };
@@ -206,9 +205,7 @@ impl Uploads {
             return Err(Problem::ManifestUnknown(audit.digest.clone()));
         }
         let (uploads, judged) = (self.clone(), audit.clone());
-        let message = tokio::task::spawn_blocking(move || {
-            uploads.judge(&judged.name, &judged.digest, &message).map(|()| message)
-        });
+        let message = tokio::task::spawn_blocking(move || uploads.judge(&judged, &message).map(|()| message));
         let message = message.await.unwrap_or(Err(Problem::Internal))?;
         let digest = &audit.digest;
         let appended = self.sets.append(&address, &message, |stored| {
@@ -241,18 +238,21 @@ impl Uploads {
     }
 
     /// The part that takes computing time.
-    fn judge(&self, repository: &str, digest: &Digest, message: &Bytes) -> Result<(), Problem> {
+    fn judge(&self, audit: &Audit, message: &Bytes) -> Result<(), Problem> {
+        let (repository, digest, called) = (audit.name.as_str(), &audit.digest, audit.called.as_deref());
         let gate = self.gate.as_ref();
         let claim = match gate {
             Some(gate) if !gate.reads_claims(repository) => None,
             _ => Some(self.claim(digest, message)?),
         };
         let Some(gate) = gate else { return Ok(()) };
-        gate.admit(&Upload { repository, digest, message, claim: claim.as_ref() }).map_err(|refusal| match refusal {
-            NotAdmitted::Denied(reason) => Problem::Denied(reason),
-            NotAdmitted::Unavailable(reason) => {
-                tracing::error!(repository, %digest, reason, "the upload gate cannot judge");
-                Problem::Gate
+        gate.admit(&Upload { repository, called, digest, message, claim: claim.as_ref() }).map_err(|refusal| {
+            match refusal {
+                NotAdmitted::Denied(reason) => Problem::Denied(reason),
+                NotAdmitted::Unavailable(reason) => {
+                    tracing::error!(repository, %digest, reason, "the upload gate cannot judge");
+                    Problem::Gate
+                }
             }
         })
     }
@@ -332,7 +332,7 @@ fn user(headers: &HeaderMap) -> String {
 }
 
 /// Reads the uploaded JSON and returns the OpenPGP message; the error is a reason for the uploader.
-fn parse(body: &[u8], digest: &Digest) -> Result<Vec<u8>, String> {
+pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Vec<u8>, String> {
     let text = json::text(body);
     let (mut schema, mut version, mut kind, mut name, mut content) = (None, None, None, None, None);
     json::object(&text, |key, value| {

@@ -1,25 +1,25 @@
 //! The registry behind us: how requests reach it, and what its answers look like afterwards.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, EXPECT, HOST, HeaderMap, HeaderName, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Request, Response, Uri, request, response};
+use http::header::{AUTHORIZATION, EXPECT, HOST, HeaderMap, HeaderName, LINK, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, request, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::caller::{Caller, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use super::error::Problem;
+use super::own::{Own, Ways};
 use super::rewrite::{self, Ends};
-use crate::config::{HttpOrigin, Scheme, ServerConfig};
-use crate::registry::http::{HttpClient, RequestBody, empty};
+use super::{scope, token};
+use crate::config::{HttpOrigin, SiteConfig};
+use crate::registry::http::{HttpClient, RequestBody, empty, full};
+use crate::registry::{RegistryClient, challenges};
 
-pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Token endpoints of registries in use, beside those that challenges name and those below `/v2/`.
@@ -32,60 +32,45 @@ const LEARN_PAUSE: Duration = Duration::from_secs(30);
 /// How soon it is asked again when it did not answer.
 const LEARN_AGAIN: Duration = Duration::from_secs(1);
 
-/// Who asks, and how the request came.
-#[derive(Clone, Debug)]
-pub(super) struct Caller {
-    /// The other end of the connection.
-    pub(super) peer: SocketAddr,
-    /// The request's number in the log.
-    pub(super) id: u64,
-}
-
 /// The registry behind us.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    http: HttpClient,
-    origin: HttpOrigin,
+    pub(super) http: HttpClient,
+    pub(super) origin: HttpOrigin,
     keep_host: bool,
     public: Option<HttpOrigin>,
-    listen: SocketAddr,
-    silence: Duration,
+    pub(super) silence: Duration,
     learned: RwLock<Vec<String>>,
     /// Until when the upstream is not asked again for its token endpoint; held while it is asked.
     asked: tokio::sync::Mutex<Option<Instant>>,
-    question_time: Duration,
-}
-
-/// Returns how the client calls this server: the configured name, else what the headers say.
-pub(super) fn client_origin(headers: &HeaderMap, public: Option<&HttpOrigin>, listen: SocketAddr) -> HttpOrigin {
-    if let Some(public) = public {
-        return public.clone();
-    }
-    let first = |name: &HeaderName| {
-        headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.split(',').next()).map(str::trim)
-    };
-    let scheme = first(&FORWARDED_PROTO).and_then(Scheme::parse).unwrap_or(Scheme::Http);
-    [first(&FORWARDED_HOST), first(&HOST), Some(listen.to_string().as_str())]
-        .into_iter()
-        .flatten()
-        .find_map(|authority| HttpOrigin::from_parts(scheme, authority).ok())
-        .unwrap_or_else(|| HttpOrigin::localhost(scheme))
+    pub(super) question_time: Duration,
+    pub(super) ways: Ways,
+    pub(super) own: Option<Own>,
 }
 
 impl Upstream {
     /// Returns the upstream of a configuration, if it has one.
-    pub(super) fn new(config: &ServerConfig, http: HttpClient) -> Option<Self> {
+    pub(super) fn new(config: &SiteConfig, http: HttpClient, own: Option<RegistryClient>) -> Option<Self> {
+        let SiteConfig { name, settings: config, .. } = config;
+        let origin = config.upstream.clone()?;
+        let own = own.map(|client| Own::new(client, name, &origin, config.upstream_tls_verify));
         Some(Self {
             http,
-            origin: config.upstream.clone()?,
+            origin,
+            ways: Ways::default(),
+            own,
             keep_host: config.upstream_keep_host,
             public: config.public_url.clone(),
-            listen: config.listen,
             silence: Duration::from_secs(config.upstream_timeout_seconds),
             learned: RwLock::new(Vec::new()),
             asked: tokio::sync::Mutex::new(None),
             question_time: Duration::from_secs(config.access_timeout_seconds),
         })
+    }
+
+    /// Tells whether the server has credentials of its own here.
+    pub(super) fn has_own(&self) -> bool {
+        self.own.is_some()
     }
 
     /// Returns the address of `path_and_query` at the upstream; the bytes stay as they are.
@@ -100,7 +85,7 @@ impl Upstream {
 
     /// Adds what tells the upstream where the request came from, and by which name.
     fn forward_headers(&self, headers: &mut HeaderMap, caller: &Caller) {
-        let client = client_origin(headers, self.public.as_ref(), self.listen);
+        let client = &caller.client;
         let chain = headers
             .get_all(FORWARDED_FOR)
             .iter()
@@ -196,6 +181,7 @@ impl Upstream {
         // client's to repeat.
         let harmless = match &body {
             Body::Empty => true,
+            Body::Full(_) => false,
             Body::Stream(body) => body.is_end_stream() && matches!(parts.method, Method::GET | Method::HEAD),
         };
         let again = harmless.then(|| parts.clone());
@@ -209,6 +195,7 @@ impl Upstream {
         let progress = Progress::new();
         let body = match body {
             Body::Empty => empty(),
+            Body::Full(bytes) => full(bytes),
             Body::Stream(incoming) => Watched::boxed(incoming, progress.clone()),
         };
         let answer = self.http.send(Request::from_parts(parts, body));
@@ -230,23 +217,32 @@ impl Upstream {
         }
     }
 
-    /// Makes the head of an upstream's answer fit for the client that sent `request_headers`.
-    pub(super) fn polish(&self, answer: &mut response::Parts, request_headers: &HeaderMap) {
+    /// Makes the head of an upstream's answer fit for the client that asked.
+    pub(super) fn polish(&self, answer: &mut response::Parts, caller: &Caller) {
         rewrite::strip_hop_by_hop(&mut answer.headers);
         answer.version = http::Version::HTTP_11;
-        if !answer.headers.contains_key(LOCATION) && !answer.headers.contains_key(WWW_AUTHENTICATE) {
-            return;
+        let ends = Ends { upstream: &self.origin, client: &caller.client };
+        let below = caller.below.as_deref();
+        replace(&mut answer.headers, &LOCATION, |value| scope::location(value, ends, below));
+        replace(&mut answer.headers, &LINK, |value| scope::link(value, ends, below));
+        if answer.headers.contains_key(WWW_AUTHENTICATE) {
+            if caller.fronted { self.front(&mut answer.headers, caller) } else { self.turn(&mut answer.headers, ends) }
         }
-        let client = client_origin(request_headers, self.public.as_ref(), self.listen);
-        let ends = Ends { upstream: &self.origin, client: &client };
-        for value in answer.headers.get_all(LOCATION).iter().cloned().collect::<Vec<_>>() {
-            let moved = value.to_str().ok().and_then(|url| rewrite::location(url, ends));
-            if let Some(moved) = moved.and_then(|moved| HeaderValue::from_str(&moved).ok()) {
-                answer.headers.insert(LOCATION, moved);
-            }
+    }
+
+    /// Makes challenges ask for tokens of ours.
+    fn front(&self, headers: &mut HeaderMap, caller: &Caller) {
+        let realm = token::realm(&caller.client);
+        let ours = scope::challenge(&challenges(headers), &realm, caller.below.as_deref());
+        if let Some(ours) = ours.and_then(|ours| HeaderValue::from_str(&ours).ok()) {
+            headers.insert(WWW_AUTHENTICATE, ours);
         }
-        let challenges: Vec<_> = answer.headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
-        answer.headers.remove(WWW_AUTHENTICATE);
+    }
+
+    /// Turns realms of the upstream's own round to us, and learns their paths.
+    fn turn(&self, headers: &mut HeaderMap, ends: Ends<'_>) {
+        let challenges: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+        headers.remove(WWW_AUTHENTICATE);
         for value in challenges {
             let value = match rewrite::challenge(value.as_bytes(), ends) {
                 Some(changed) => {
@@ -255,17 +251,32 @@ impl Upstream {
                 }
                 None => value,
             };
-            answer.headers.append(WWW_AUTHENTICATE, value);
+            headers.append(WWW_AUTHENTICATE, value);
         }
     }
 
     /// Returns where an upload's `Location` leads at the upstream; `None` when it leads elsewhere.
-    pub(super) fn upload_path(&self, location: &HeaderValue, request_headers: &HeaderMap) -> Option<String> {
-        let client = client_origin(request_headers, self.public.as_ref(), self.listen);
+    pub(super) fn upload_path(&self, location: &HeaderValue, caller: &Caller) -> Option<String> {
         let url = location.to_str().ok()?;
-        match rewrite::location(url, Ends { upstream: &self.origin, client: &client }) {
+        match rewrite::location(url, Ends { upstream: &self.origin, client: &caller.client }) {
             Some(path) => path.starts_with('/').then_some(path),
             None => (url.starts_with('/') && !url.starts_with("//")).then(|| url.to_owned()),
+        }
+    }
+
+    /// Asks whether the upstream takes the password in `headers`.
+    ///
+    /// # Errors
+    /// Its refusal, or its failure.
+    pub(super) async fn check(&self, headers: &HeaderMap, caller: &Caller) -> Result<(), Problem> {
+        let ping = self.question(Method::GET, "/v2/", headers, caller)?;
+        let sent = tokio::time::timeout(self.question_time, self.send(ping, Body::Empty)).await;
+        match sent.unwrap_or(Err(Problem::UpstreamTimeout))?.status() {
+            StatusCode::OK => Ok(()),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) => {
+                Err(Problem::PassedOn { status, headers: Box::default(), body: None })
+            }
+            status => Err(Problem::UpstreamFailing(status, None)),
         }
     }
 
@@ -302,7 +313,7 @@ impl Upstream {
         ping.headers.remove(AUTHORIZATION);
         let pause = match tokio::time::timeout(self.question_time, self.send(ping, Body::Empty)).await {
             Ok(Ok(answer)) => {
-                self.polish(&mut answer.into_parts().0, headers);
+                self.polish(&mut answer.into_parts().0, caller);
                 LEARN_PAUSE
             }
             Ok(Err(_)) | Err(_) => LEARN_AGAIN,
@@ -317,6 +328,8 @@ impl Upstream {
 pub(super) enum Body {
     /// None.
     Empty,
+    /// Ours.
+    Full(Bytes),
     /// The client's, as it comes.
     Stream(Incoming),
 }
@@ -392,6 +405,19 @@ impl HttpBody for Watched {
     }
 }
 
+/// Replaces the values of a header that `change` has something else for.
+fn replace(headers: &mut HeaderMap, name: &HeaderName, change: impl Fn(&str) -> Option<String>) {
+    if !headers.contains_key(name) {
+        return;
+    }
+    let values: Vec<_> = headers.get_all(name).iter().cloned().collect();
+    headers.remove(name);
+    for value in values {
+        let changed = value.to_str().ok().and_then(&change).and_then(|text| HeaderValue::from_str(&text).ok());
+        headers.append(name, changed.unwrap_or(value));
+    }
+}
+
 /// Writes an error with its causes; hyper keeps the telling part in the last one.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -401,29 +427,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_that_the_client_uses() {
-        let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
-        let public = HttpOrigin::parse("https://public.example").unwrap();
-        let headers = |pairs: &[(&'static str, &'static str)]| {
-            pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect::<HeaderMap>()
-        };
-        for (given, expected) in [
-            (&[][..], "http://127.0.0.1:8080"),
-            (&[("host", "a:1")], "http://a:1"),
-            (&[("host", "a"), ("x-forwarded-proto", "https")], "https://a"),
-            (&[("host", "a"), ("x-forwarded-proto", "HTTPS, http"), ("x-forwarded-host", "b, c")], "https://b"),
-            (&[("host", "a b"), ("x-forwarded-proto", "gopher")], "http://127.0.0.1:8080"),
-            (&[("host", "user@a")], "http://127.0.0.1:8080"),
-        ] {
-            assert_eq!(client_origin(&headers(given), None, listen).to_string(), expected, "{given:?}");
-            assert_eq!(client_origin(&headers(given), Some(&public), listen), public);
-        }
-    }
 }

@@ -27,5 +27,7 @@ mod registry;
 mod resign;
 mod resign_faults;
 mod sigstore;
+mod sites;
 mod store;
 mod store_cli;
+mod upstream_faults;

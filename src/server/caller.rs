@@ -1,0 +1,117 @@
+//! Who asks, how the request came, and whose word about it is believed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::header::{FORWARDED, HOST, HeaderMap, HeaderName};
+use http::{HeaderValue, Request};
+
+use crate::config::{HttpOrigin, Network, Scheme};
+
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Who asks, and how the request came.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// The other end of the connection.
+    pub(super) peer: SocketAddr,
+    /// The request's number in the log.
+    pub(super) id: u64,
+    /// Ourselves, as the client calls us.
+    pub(super) client: HttpOrigin,
+    /// The path component by which the client named the registry; answers get it back.
+    pub(super) below: Option<Arc<str>>,
+    /// Whether tokens for this registry are handed out by us (see `token`).
+    pub(super) fronted: bool,
+    /// Whether the server's own credentials may serve this request: a pull by somebody without any.
+    pub(super) own: bool,
+}
+
+/// Takes off what a peer that is no trusted proxy says about where a request came from, and makes
+/// `Host` say what the request's target says. Afterwards every header may be believed.
+pub(super) fn believe<B>(request: &mut Request<B>, peer: IpAddr, trusted: &[Network]) {
+    if !trusted.iter().any(|network| network.contains(peer)) {
+        for name in [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, FORWARDED] {
+            request.headers_mut().remove(name);
+        }
+    }
+    // HTTP/2, and HTTP/1.1 in absolute form, name the host in the target (RFC 9112, 3.2.2).
+    let target = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = target {
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
+fn first<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.split(',').next()).map(str::trim)
+}
+
+/// Returns the hosts by which the client may have called this server, the likeliest first.
+pub(super) fn called(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    [first(headers, &FORWARDED_HOST), first(headers, &HOST)].into_iter().flatten()
+}
+
+/// Returns how the client calls this server: the configured name, else what the headers say.
+pub(super) fn client_origin(headers: &HeaderMap, public: Option<&HttpOrigin>, listen: SocketAddr) -> HttpOrigin {
+    if let Some(public) = public {
+        return public.clone();
+    }
+    let scheme = first(headers, &FORWARDED_PROTO).and_then(Scheme::parse).unwrap_or(Scheme::Http);
+    called(headers)
+        .find_map(|authority| HttpOrigin::from_parts(scheme, authority).ok())
+        .or_else(|| HttpOrigin::from_parts(scheme, &listen.to_string()).ok())
+        .unwrap_or_else(|| HttpOrigin::localhost(scheme))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn the_name_that_the_client_uses() {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let public = HttpOrigin::parse("https://public.example").unwrap();
+        for (given, expected) in [
+            (&[][..], "http://127.0.0.1:8080"),
+            (&[("host", "a:1")], "http://a:1"),
+            (&[("host", "a"), ("x-forwarded-proto", "https")], "https://a"),
+            (&[("host", "a"), ("x-forwarded-proto", "HTTPS, http"), ("x-forwarded-host", "b, c")], "https://b"),
+            (&[("host", "a b"), ("x-forwarded-proto", "gopher")], "http://127.0.0.1:8080"),
+            (&[("host", "user@a")], "http://127.0.0.1:8080"),
+        ] {
+            assert_eq!(client_origin(&headers(given), None, listen).to_string(), expected, "{given:?}");
+            assert_eq!(client_origin(&headers(given), Some(&public), listen), public);
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let trusted: Vec<Network> = vec!["10.0.0.0/8".parse().unwrap()];
+        for (peer, kept) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("127.0.0.1", false), ("::1", false)] {
+            let mut request = Request::new(());
+            *request.headers_mut() = headers(&[
+                ("host", "a"),
+                ("forwarded", "host=evil"),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("x-forwarded-host", "b"),
+                ("x-forwarded-proto", "https"),
+            ]);
+            believe(&mut request, peer.parse().unwrap(), &trusted);
+            assert_eq!(request.headers().len(), if kept { 5 } else { 1 }, "{peer}");
+            assert_eq!(request.headers()["host"], "a");
+        }
+    }
+
+    #[test]
+    fn the_target_names_the_host() {
+        let mut request = Request::builder().uri("http://icr.io/v2/").header("host", "other").body(()).unwrap();
+        believe(&mut request, IpAddr::from([127, 0, 0, 1]), &[]);
+        assert_eq!(request.headers()["host"], "icr.io");
+    }
+}

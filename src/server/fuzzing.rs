@@ -1,0 +1,35 @@
+//! Doors to the private parsers of this room for `fuzz/`, which tell whether what must hold does; no
+//! part of the library's promises.
+
+use super::route::{self, Route};
+use super::scope::{self, Scope};
+use super::upload;
+use crate::image::Digest;
+
+/// A path names something or nothing, but never anything outside.
+pub fn path(path: &str) -> bool {
+    let clean = |name: &str| name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let broken = match route::parse(path) {
+        Route::Lookaside(address) => !clean(&address.to_string()),
+        Route::Signatures(name, _) => !clean(name) || name.contains(['%', '\\', ':']),
+        Route::Registry => path.split('/').any(|part| matches!(part, "." | "..")),
+        _ => false,
+    };
+    let below = route::below(path).is_some_and(|(component, rest)| {
+        format!("/v2/{component}{rest}") != path || component.contains(['/', '%', ':'])
+    });
+    let pulled = route::pulled(path).is_some_and(|name| !path.starts_with(&format!("/v2/{name}/")) || !clean(name));
+    !(broken || below || pulled)
+}
+
+/// The body of an upload of a signature.
+pub fn upload(body: &[u8], digest: &Digest) {
+    let _ = upload::parse(body, digest);
+}
+
+/// Scopes are written as they are read; a query without a mount stays as it is.
+pub fn scope(text: &str) -> bool {
+    let same = Scope::parse(text).is_none_or(|scope| scope.with_name(scope.name) == text);
+    let mounts = url::form_urlencoded::parse(text.as_bytes()).any(|(key, _)| key == "from");
+    same && (scope::query(text, "icr.io") == text || mounts)
+}

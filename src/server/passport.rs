@@ -1,0 +1,166 @@
+//! Tokens that we hand out for a registry, each for one registry only; pure and without state, so
+//! that every replica understands every other's.
+//!
+//! A client has one token server for each host that it talks to, but behind one host of ours there
+//! may be several registries, and such that want passwords or nothing at all. So what the registry
+//! wants travels inside of our token: `cs1~{site}~{kind}~{content}`. It holds nothing that its
+//! bearer has not given or been given, and what is meant for one registry never goes to another.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::HeaderValue;
+use http::header::{AUTHORIZATION, HeaderMap};
+use sha2::{Digest as _, Sha256};
+
+const MARK: &str = "Bearer cs1~";
+
+/// Which registry a token is for: the beginning of its name's hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(String);
+
+impl Stamp {
+    pub(super) fn of(name: &str) -> Self {
+        let hash = hex::encode(Sha256::digest(name.as_bytes()));
+        Self(hash.get(..16).unwrap_or_default().to_owned())
+    }
+}
+
+/// What a token of ours holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Passport<'a> {
+    /// Nothing: its bearer is nobody in particular.
+    Nobody,
+    /// The registry's own token.
+    Token(&'a str),
+    /// The value of `Authorization: Basic`, without the scheme.
+    Basic(&'a str),
+}
+
+impl Passport<'_> {
+    /// Writes the token.
+    pub(super) fn issue(&self, stamp: &Stamp) -> String {
+        let Stamp(stamp) = stamp;
+        match self {
+            Self::Nobody => format!("cs1~{stamp}~n~"),
+            Self::Token(token) => format!("cs1~{stamp}~t~{token}"),
+            Self::Basic(pair) => {
+                let pair = STANDARD.decode(pair.trim()).unwrap_or_default();
+                format!("cs1~{stamp}~b~{}", URL_SAFE_NO_PAD.encode(pair))
+            }
+        }
+    }
+}
+
+/// Returns the refresh token inside of one that we have handed on, or a stranger's as it is; none if
+/// it is for another registry.
+pub(super) fn refresh<'a>(text: &'a str, Stamp(stamp): &Stamp) -> Option<&'a str> {
+    match text.strip_prefix("cs1~") {
+        Some(ours) => ours.strip_prefix(stamp.as_str())?.strip_prefix("~t~"),
+        None => Some(text),
+    }
+}
+
+/// Tells whether there is a token of ours, for whichever registry.
+pub(super) fn is_ours(headers: &HeaderMap) -> bool {
+    headers.get(AUTHORIZATION).is_some_and(|value| value.as_bytes().starts_with(MARK.as_bytes()))
+}
+
+/// Puts what the registry wants in the place of our token; a token for another registry is as none.
+pub(super) fn unwrap(headers: &mut HeaderMap, stamp: &Stamp) {
+    if !is_ours(headers) {
+        return;
+    }
+    let inside = headers.get(AUTHORIZATION).and_then(|value| authorization(value, stamp));
+    headers.remove(AUTHORIZATION);
+    if let Some(mut inside) = inside {
+        inside.set_sensitive(true);
+        headers.insert(AUTHORIZATION, inside);
+    }
+}
+
+fn authorization(value: &HeaderValue, Stamp(stamp): &Stamp) -> Option<HeaderValue> {
+    let mut parts = value.to_str().ok()?.strip_prefix(MARK)?.splitn(3, '~');
+    if parts.next()? != stamp {
+        return None;
+    }
+    let (kind, content) = (parts.next()?, parts.next()?);
+    let text = match kind {
+        "t" => format!("Bearer {content}"),
+        "b" => format!("Basic {}", STANDARD.encode(URL_SAFE_NO_PAD.decode(content).ok()?)),
+        _ => return None,
+    };
+    HeaderValue::from_str(&text).ok()
+}
+
+/// Returns the pair in `Authorization: Basic`, if that is there.
+pub(super) fn basic(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, pair) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    // An empty user with an empty password is what clients send who have none.
+    (scheme.eq_ignore_ascii_case("basic") && pair.trim() != "Og==").then(|| pair.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn unwrapped(authorization: &str, site: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, authorization.parse().unwrap());
+        unwrap(&mut headers, &Stamp::of(site));
+        headers.get(AUTHORIZATION).map(|v| v.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_at_one_registry_only() {
+        let pair = STANDARD.encode("user:p~ss>?");
+        for (passport, inside) in [
+            (Passport::Nobody, None),
+            (Passport::Token("eyJ.a~b-_.c="), Some("Bearer eyJ.a~b-_.c=".to_owned())),
+            (Passport::Basic(&pair), Some(format!("Basic {pair}"))),
+        ] {
+            let token = format!("Bearer {}", passport.issue(&Stamp::of("icr.io")));
+            assert_eq!(unwrapped(&token, "icr.io"), inside);
+            assert_eq!(unwrapped(&token, "quay.io"), None, "another registry's");
+            assert_eq!(unwrapped(&token, ""), None);
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_stays() {
+        for foreign in ["Bearer eyJ", "Basic dTpw", "bearer cs1~x", "cs1~", ""] {
+            assert_eq!(unwrapped(foreign, "icr.io").as_deref(), Some(foreign));
+        }
+    }
+
+    #[test]
+    fn refresh_tokens_stay_with_their_registry() {
+        let ours = Passport::Token("r~1").issue(&Stamp::of("icr.io"));
+        assert_eq!(refresh(&ours, &Stamp::of("icr.io")), Some("r~1"));
+        assert_eq!(refresh(&ours, &Stamp::of("quay.io")), None);
+        assert_eq!(refresh("theirs", &Stamp::of("quay.io")), Some("theirs"));
+        assert_eq!(refresh("cs1~", &Stamp::of("quay.io")), None);
+    }
+
+    #[test]
+    fn nobody_sends_an_empty_pair() {
+        let named = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
+            basic(&headers).map(str::to_owned)
+        };
+        assert_eq!(named("basic dTpw").as_deref(), Some("dTpw"));
+        assert_eq!((named("Basic Og=="), named("Bearer x")), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn broken_ones_are_as_none(rest in "[ -~]{0,40}") {
+            let value = format!("{MARK}{rest}");
+            if let Some(inside) = unwrapped(&value, "icr.io") {
+                prop_assert!(!inside.contains("cs1~") || rest.contains("cs1~"));
+                prop_assert!(rest.starts_with(&Stamp::of("icr.io").0));
+            }
+        }
+    }
+}
