@@ -136,7 +136,7 @@ impl Access {
             }
             StatusCode::NOT_FOUND => Ok(Manifest::Absent),
             status if redirected => Err(Problem::UpstreamFailing(status, None)),
-            _ => Err(self.refusal(answer, headers).await),
+            _ => Err(self.refusal(answer, headers, caller).await),
         }
     }
 
@@ -198,7 +198,7 @@ impl Access {
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(Problem::Denied(
                     "the upstream registry takes no uploads to this repository, so no signatures either".to_owned(),
                 )),
-                _ => Err(access.refusal(answer, &headers).await),
+                _ => Err(access.refusal(answer, &headers, &caller).await),
             }
         });
         asked.await.unwrap_or(Err(Problem::Internal))
@@ -212,7 +212,7 @@ impl Access {
     /// Cancels an upload; registries forget it some day if that fails.
     async fn cancel<B>(&self, opened: &Response<B>, headers: &HeaderMap, caller: &Caller) {
         let Some(location) = opened.headers().get(LOCATION) else { return };
-        let Some(path) = self.upstream.upload_path(location, headers) else {
+        let Some(path) = self.upstream.upload_path(location, headers, caller) else {
             tracing::debug!("the upstream's upload is elsewhere and is left to it");
             return;
         };
@@ -225,7 +225,7 @@ impl Access {
     }
 
     /// Turns an upstream's answer that grants nothing into what the caller is told.
-    async fn refusal(&self, answer: Response<Incoming>, request_headers: &HeaderMap) -> Problem {
+    async fn refusal(&self, answer: Response<Incoming>, request_headers: &HeaderMap, caller: &Caller) -> Problem {
         let (mut head, body) = answer.into_parts();
         let status = head.status;
         match status {
@@ -235,7 +235,7 @@ impl Access {
                     .get(CONTENT_TYPE)
                     .and_then(|v| v.to_str().ok())
                     .is_some_and(|v| v.starts_with("application/json"));
-                self.upstream.polish(&mut head, request_headers);
+                self.upstream.polish(&mut head, request_headers, caller);
                 let mut headers = HeaderMap::new();
                 for name in [WWW_AUTHENTICATE, RETRY_AFTER] {
                     for value in head.headers.get_all(&name) {

@@ -11,10 +11,12 @@ mod cache;
 mod error;
 mod extension;
 mod gate;
+mod inbound;
 mod listener;
 mod log;
 mod lookaside;
 mod page;
+mod peer;
 mod proxy;
 mod release;
 mod rewrite;
@@ -23,6 +25,7 @@ mod route;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upload;
 mod upstream;
 
@@ -32,11 +35,13 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use http::{HeaderValue, Method, Request};
-use hyper::body::Incoming;
 
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
-pub use listener::{ServeError, serve};
+pub use inbound::{ClientBody, ClientBodyError};
+pub use listener::{Listener, ServeError, serve};
+pub use peer::{ClientCertificate, Connection, PeerIdentity};
+pub use tls::{Tls, TlsError};
 pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
 
 use crate::config::{HttpOrigin, LimitConfig, ServerConfig};
@@ -111,7 +116,7 @@ impl App {
             registry,
             upstream_origin: config.upstream.clone(),
             public: config.public_url.clone(),
-            listen: config.listen,
+            listen: config.listen.first(),
             prefix: config.store_prefix.clone(),
             limits: config.limits.clone(),
             drain: config.drain(),
@@ -119,9 +124,9 @@ impl App {
     }
 
     /// Answers one request. Never fails: every problem has an answer.
-    pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
-        let caller = Caller { peer, id: log::request_id() };
-        let log = RequestLog::new(&request, peer, caller.id);
+    pub async fn handle(&self, request: Request<ClientBody>, connection: &Connection) -> Answer {
+        let caller = Caller { peer: connection.peer, scheme: connection.scheme, id: log::request_id() };
+        let log = RequestLog::new(&request, caller.peer, caller.id);
         let mut answer = self.dispatch(request, caller).await.unwrap_or_else(Problem::into_answer);
         if self.0.registry.is_some() {
             // On every answer, 401s and errors too, and once: an upstream's own is replaced.
@@ -131,7 +136,7 @@ impl App {
         answer
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, caller: Caller) -> Result<Answer, Problem> {
+    async fn dispatch(&self, request: Request<ClientBody>, caller: Caller) -> Result<Answer, Problem> {
         let state = &*self.0;
         match route::parse(request.uri().path()) {
             Route::Lookaside(address) => {
@@ -139,7 +144,7 @@ impl App {
                 lookaside::serve(&state.sets, &state.releases, method, headers, address).await
             }
             Route::NoLookaside => Err(Problem::NoSuchAddress(Shape::Plain)),
-            Route::Page => self.page(&request),
+            Route::Page => self.page(&request, &caller),
             // The other faces are boxed, so that the lookaside's future stays small.
             Route::Signatures(name, digest) => {
                 let name = name.to_owned();
@@ -165,7 +170,7 @@ impl App {
         &self,
         name: String,
         digest: Digest,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
         caller: Caller,
     ) -> Result<Answer, Problem> {
         let state = &*self.0;
@@ -180,12 +185,12 @@ impl App {
         }
     }
 
-    fn page(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
+    fn page(&self, request: &Request<ClientBody>, caller: &Caller) -> Result<Answer, Problem> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Problem::Method(Shape::Plain, "GET, HEAD"));
         }
         let state = &*self.0;
-        let client = upstream::client_origin(request.headers(), state.public.as_ref(), state.listen);
+        let client = upstream::client_origin(request.headers(), caller.scheme, state.public.as_ref(), state.listen);
         Ok(page::serve(&client, state.upstream_origin.as_ref(), &state.prefix))
     }
 

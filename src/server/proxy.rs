@@ -4,10 +4,10 @@
 //! hangs up, the future of this request is dropped and with it the connection to the upstream.
 
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 
 use super::body::{Answer, Body};
 use super::error::{Problem, Shape};
+use super::inbound::ClientBody;
 use super::upstream::{self, Caller, Upstream};
 
 /// The methods that a registry may have a use for.
@@ -16,7 +16,7 @@ pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// Passes a request on, and its answer back.
 pub(super) async fn forward(
     upstream: &Upstream,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     caller: &Caller,
 ) -> Result<Answer, Problem> {
     // TRACE would show an inner proxy's headers, CONNECT would make us a tunnel.
@@ -29,7 +29,7 @@ pub(super) async fn forward(
     if head.status.is_informational() {
         return Err(Problem::UpstreamFailing(head.status, None));
     }
-    upstream.polish(&mut head, &parts.headers);
+    upstream.polish(&mut head, &parts.headers, caller);
     head.extensions.clear();
     Ok(Response::from_parts(head, Body::Upstream(body)))
 }

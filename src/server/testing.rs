@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cache::Backend;
-use super::{App, ClaimReader, UploadGate, serve};
+use super::{App, ClaimReader, Listener, UploadGate, serve};
 use crate::config::{HttpOrigin, ServerConfig};
 use crate::image::Digest;
 use crate::registry::http::{BoxError, HttpClient, RequestBody, empty, full};
@@ -277,7 +277,7 @@ impl Server {
         let app = App::over(config, Arc::new(store.clone()), http_client(), claims(), gate);
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
-        let ended = tokio::spawn(async move { serve(listener, app, token).await.unwrap() });
+        let ended = tokio::spawn(async move { serve(vec![Listener::plain(listener)], app, token).await.unwrap() });
         Self { addr, store, shutdown, ended, http: http_client() }
     }
 

@@ -13,6 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::error::Problem;
+use super::inbound::{ClientBody, ClientBodyError};
 use super::rewrite::{self, Ends};
 use crate::config::{HttpOrigin, Scheme, ServerConfig};
 use crate::registry::http::{HttpClient, RequestBody, empty};
@@ -37,6 +38,8 @@ const LEARN_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Caller {
     /// The other end of the connection.
     pub(super) peer: SocketAddr,
+    /// What the connection speaks.
+    pub(super) scheme: Scheme,
     /// The request's number in the log.
     pub(super) id: u64,
 }
@@ -57,14 +60,19 @@ pub(super) struct Upstream {
 }
 
 /// Returns how the client calls this server: the configured name, else what the headers say.
-pub(super) fn client_origin(headers: &HeaderMap, public: Option<&HttpOrigin>, listen: SocketAddr) -> HttpOrigin {
+pub(super) fn client_origin(
+    headers: &HeaderMap,
+    spoken: Scheme,
+    public: Option<&HttpOrigin>,
+    listen: SocketAddr,
+) -> HttpOrigin {
     if let Some(public) = public {
         return public.clone();
     }
     let first = |name: &HeaderName| {
         headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.split(',').next()).map(str::trim)
     };
-    let scheme = first(&FORWARDED_PROTO).and_then(Scheme::parse).unwrap_or(Scheme::Http);
+    let scheme = first(&FORWARDED_PROTO).and_then(Scheme::parse).unwrap_or(spoken);
     [first(&FORWARDED_HOST), first(&HOST), Some(listen.to_string().as_str())]
         .into_iter()
         .flatten()
@@ -80,7 +88,7 @@ impl Upstream {
             origin: config.upstream.clone()?,
             keep_host: config.upstream_keep_host,
             public: config.public_url.clone(),
-            listen: config.listen,
+            listen: config.listen.first(),
             silence: Duration::from_secs(config.upstream_timeout_seconds),
             learned: RwLock::new(Vec::new()),
             asked: tokio::sync::Mutex::new(None),
@@ -100,7 +108,7 @@ impl Upstream {
 
     /// Adds what tells the upstream where the request came from, and by which name.
     fn forward_headers(&self, headers: &mut HeaderMap, caller: &Caller) {
-        let client = client_origin(headers, self.public.as_ref(), self.listen);
+        let client = client_origin(headers, caller.scheme, self.public.as_ref(), self.listen);
         let chain = headers
             .get_all(FORWARDED_FOR)
             .iter()
@@ -222,6 +230,9 @@ impl Upstream {
             match tokio::time::timeout(left, &mut answer).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => {
+                    if let Some(fault) = ClientBodyError::behind(&error) {
+                        return Err(Failure::Client(fault.into()));
+                    }
                     tracing::warn!(upstream = %self.origin, error = %chain(&error), "the upstream failed");
                     return Err(if error.is_connect() { Failure::Unreachable } else { Failure::Broken });
                 }
@@ -231,13 +242,13 @@ impl Upstream {
     }
 
     /// Makes the head of an upstream's answer fit for the client that sent `request_headers`.
-    pub(super) fn polish(&self, answer: &mut response::Parts, request_headers: &HeaderMap) {
+    pub(super) fn polish(&self, answer: &mut response::Parts, request_headers: &HeaderMap, caller: &Caller) {
         rewrite::strip_hop_by_hop(&mut answer.headers);
         answer.version = http::Version::HTTP_11;
         if !answer.headers.contains_key(LOCATION) && !answer.headers.contains_key(WWW_AUTHENTICATE) {
             return;
         }
-        let client = client_origin(request_headers, self.public.as_ref(), self.listen);
+        let client = client_origin(request_headers, caller.scheme, self.public.as_ref(), self.listen);
         let ends = Ends { upstream: &self.origin, client: &client };
         for value in answer.headers.get_all(LOCATION).iter().cloned().collect::<Vec<_>>() {
             let moved = value.to_str().ok().and_then(|url| rewrite::location(url, ends));
@@ -260,8 +271,13 @@ impl Upstream {
     }
 
     /// Returns where an upload's `Location` leads at the upstream; `None` when it leads elsewhere.
-    pub(super) fn upload_path(&self, location: &HeaderValue, request_headers: &HeaderMap) -> Option<String> {
-        let client = client_origin(request_headers, self.public.as_ref(), self.listen);
+    pub(super) fn upload_path(
+        &self,
+        location: &HeaderValue,
+        request_headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Option<String> {
+        let client = client_origin(request_headers, caller.scheme, self.public.as_ref(), self.listen);
         let url = location.to_str().ok()?;
         match rewrite::location(url, Ends { upstream: &self.origin, client: &client }) {
             Some(path) => path.starts_with('/').then_some(path),
@@ -302,7 +318,7 @@ impl Upstream {
         ping.headers.remove(AUTHORIZATION);
         let pause = match tokio::time::timeout(self.question_time, self.send(ping, Body::Empty)).await {
             Ok(Ok(answer)) => {
-                self.polish(&mut answer.into_parts().0, headers);
+                self.polish(&mut answer.into_parts().0, headers, caller);
                 LEARN_PAUSE
             }
             Ok(Err(_)) | Err(_) => LEARN_AGAIN,
@@ -313,16 +329,17 @@ impl Upstream {
 }
 
 /// The body of a request to the upstream.
-#[derive(Debug)]
 pub(super) enum Body {
     /// None.
     Empty,
     /// The client's, as it comes.
-    Stream(Incoming),
+    Stream(ClientBody),
 }
 
 /// How one attempt failed.
 enum Failure {
+    /// The client's body was at fault.
+    Client(Problem),
     Unreachable,
     Broken,
     Timeout,
@@ -331,6 +348,7 @@ enum Failure {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
+            Failure::Client(problem) => problem,
             Failure::Unreachable | Failure::Broken => Self::UpstreamUnreachable,
             Failure::Timeout => Self::UpstreamTimeout,
         }
@@ -357,12 +375,12 @@ impl Progress {
 
 /// A client's body on its way to the upstream.
 struct Watched {
-    inner: Incoming,
+    inner: ClientBody,
     progress: Progress,
 }
 
 impl Watched {
-    fn boxed(inner: Incoming, progress: Progress) -> RequestBody {
+    fn boxed(inner: ClientBody, progress: Progress) -> RequestBody {
         RequestBody::new(Self { inner, progress })
     }
 }
@@ -422,8 +440,8 @@ mod tests {
             (&[("host", "a b"), ("x-forwarded-proto", "gopher")], "http://127.0.0.1:8080"),
             (&[("host", "user@a")], "http://127.0.0.1:8080"),
         ] {
-            assert_eq!(client_origin(&headers(given), None, listen).to_string(), expected, "{given:?}");
-            assert_eq!(client_origin(&headers(given), Some(&public), listen), public);
+            assert_eq!(client_origin(&headers(given), Scheme::Http, None, listen).to_string(), expected, "{given:?}");
+            assert_eq!(client_origin(&headers(given), Scheme::Http, Some(&public), listen), public);
         }
     }
 }
