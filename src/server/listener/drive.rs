@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -35,6 +35,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it has to answer.
 const PING: Duration = Duration::from_secs(20);
+/// How long a new connection may take to its first request when the order to stop has come.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Streams that a client may reset before they are even looked at ("rapid reset").
 const PENDING_RESETS: usize = 20;
 /// Streams that we reset ourselves for a client's faults, before the connection ends.
@@ -116,7 +118,7 @@ impl Manner {
         let handshake = tokio::time::timeout(self.handshake, TlsAcceptor::from(tls.config()).accept(io));
         let handshake = tokio::select! {
             ended = handshake => ended,
-            () = orders.shutdown.cancelled() => return,
+            () = orders.stop.cancelled() => return,
         };
         let io = match handshake {
             Ok(Ok(io)) => io,
@@ -135,19 +137,20 @@ impl Manner {
     }
 
     async fn http1<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, io: I, door: Arc<Door>, orders: Orders) {
-        let peer = door.connection.peer;
+        let (peer, pulse) = (door.connection.peer, door.pulse.clone());
         let service = service_fn(move |request| {
             let door = door.clone();
             async move { Ok::<_, Infallible>(door.answer(request).await) }
         });
         let mut connection = std::pin::pin!(self.http1.serve_connection(TokioIo::new(io), service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = orders.shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection => ended,
-                    () = orders.stop.cancelled() => return,
+        let mut last = false;
+        let ended = loop {
+            tokio::select! {
+                ended = connection.as_mut() => break ended,
+                () = orders.stop.cancelled() => return,
+                () = last_call(&orders.shutdown, &pulse), if !last => {
+                    last = true;
+                    connection.as_mut().graceful_shutdown();
                 }
             }
         };
@@ -194,6 +197,16 @@ impl Manner {
             }
         };
         note(peer, ended);
+    }
+}
+
+/// Waits for the order to stop; and then, on a connection that was just accepted, a moment for the
+/// request that may be on its way, which nobody else will answer any more.
+async fn last_call(shutdown: &CancellationToken, pulse: &Pulse) {
+    shutdown.cancelled().await;
+    let begun = Instant::now();
+    while !pulse.has_begun() && begun.elapsed() < FIRST_REQUEST {
+        tokio::time::sleep(FIRST_REQUEST / 20).await;
     }
 }
 
