@@ -87,6 +87,7 @@ impl Serve {
         check_policies(&rules)?;
         let options = StoreOptions { create: true, ..StoreOptions::default() };
         let store = Store::open(&config.store, &options).await.context("the store")?;
+        more_descriptors(config.limits.connections);
         let http = upstream_client(&config)?;
         let tls = config.tls.as_ref().map(Tls::load).transpose().context("TLS")?.map(Arc::new);
         let listeners = listeners(given, &config, tls.as_ref()).await?;
@@ -191,6 +192,21 @@ fn reload_on_signal(tls: Option<Arc<Tls>>, notifier: Arc<Notifier>) -> anyhow::R
         }
     });
     Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one: a proxied request takes two, and the soft
+/// one is low for the sake of programs that use `select`.
+fn more_descriptors(connections: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let enough = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(2);
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < enough) {
+        tracing::warn!(files, connections, "the limit of open files is too low for so many connections (ulimit -n)");
+    }
 }
 
 /// The upstream's certificates are those of the system and of `certs.d`, as podman would find them.

@@ -73,3 +73,25 @@ fn name(name: &GeneralName) -> Option<String> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    #[test]
+    fn names_have_their_kinds() {
+        let mut params = CertificateParams::new(["ci.example".to_owned(), "10.0.0.1".to_owned()]).unwrap();
+        params.subject_alt_names.push(SanType::URI("spiffe://birds/ci".try_into().unwrap()));
+        params.subject_alt_names.push(SanType::Rfc822Name("ci@birds.example".try_into().unwrap()));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "Birds, Inc");
+        params.distinguished_name.push(DnType::CommonName, "ci");
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let read = ClientCertificate::read(certificate.der()).unwrap();
+        assert_eq!(read.subject, "CN=ci,O=Birds\\, Inc");
+        assert_eq!(read.sans, ["DNS:ci.example", "IP:10.0.0.1", "URI:spiffe://birds/ci", "email:ci@birds.example"]);
+        assert_eq!(read.sha256, hex::encode(Sha256::digest(certificate.der())));
+        assert_eq!(ClientCertificate::read(&CertificateDer::from(vec![0x30, 0])), None);
+    }
+}

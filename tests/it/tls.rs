@@ -1,5 +1,6 @@
 //! TLS on both sides: reload under load, client certificates, HTTP/2, and the real clients.
 
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -191,6 +192,41 @@ async fn a_rapid_reset_ends_the_connection() {
     idle.write_all(PREFACE).await.unwrap();
     let read = tokio::time::timeout(Duration::from_secs(10), idle.read_to_end(&mut answer)).await;
     assert!(read.is_ok(), "an idle connection is kept");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_ends() {
+    let authority = Authority::new();
+    let server = start(&authority, "tls: {TLS}\nlimits: {write_seconds: 1}\n", &[]);
+    let mut lazy = connect(&authority, &server, b"h2").await;
+    // A window of no bytes.
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    lazy.write_all(&[PREFACE, &settings, &frame(1, 5, 1, GET)].concat()).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(10), lazy.read_to_end(&mut Vec::new())).await;
+    assert!(read.is_ok(), "the connection is kept");
+}
+
+#[test]
+fn open_requests_of_http2_are_finished() {
+    let authority = Authority::new();
+    let slow = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", slow.local_addr().unwrap());
+    let (asked, came) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = slow.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        asked.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").unwrap();
+    });
+    let mut server = start(&authority, "tls: {TLS}\n", &["--upstream", &url]);
+    let (ca, asked_for) = (authority.file("ca.crt"), format!("https://{}/v2/", server.address));
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--http2", "--cacert", text(&ca), &asked_for]);
+    let client = std::thread::spawn(move || Ran::of(curl.output().unwrap()));
+    came.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(server.stop("TERM").success());
+    assert_eq!(client.join().unwrap().accepted().stdout, "late");
 }
 
 #[test]

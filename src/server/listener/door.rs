@@ -54,7 +54,7 @@ impl Door {
             // There it has no meaning, and hyper complains.
             answer.headers_mut().remove(CONNECTION);
         }
-        answer.map(|body| Outbound { inner: body, handed: false, open, _place: place })
+        answer.map(|body| Outbound::new(body, open, place))
     }
 
     fn enter(&self, request: Request<Incoming>) -> Result<(Request<ClientBody>, Place), Problem> {
@@ -142,13 +142,21 @@ impl Drop for Open {
 /// The body of an answer on its way to the client; as long as it is there, the request is in flight.
 pub(super) struct Outbound {
     inner: Body,
-    /// Whether the connection has taken a piece and there may be more.
+    /// Whether the connection has a piece, or could have one, and did not come for the next yet.
     handed: bool,
     open: Open,
     _place: Option<Place>,
 }
 
 impl Outbound {
+    fn new(inner: Body, open: Open, place: Option<Place>) -> Self {
+        let handed = !inner.is_end_stream();
+        if handed {
+            open.0.hand();
+        }
+        Self { inner, handed, open, _place: place }
+    }
+
     fn taken(&mut self) {
         if std::mem::take(&mut self.handed) {
             self.open.0.taken();
@@ -167,7 +175,8 @@ impl HttpBody for Outbound {
         let this = self.get_mut();
         this.taken();
         let polled = Pin::new(&mut this.inner).poll_frame(context);
-        if matches!(polled, Poll::Ready(Some(Ok(_)))) && !this.inner.is_end_stream() {
+        // The last piece too: HTTP/2 holds on to us until there is room for it.
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
             this.handed = true;
             this.open.0.hand();
         }

@@ -21,7 +21,7 @@ pub(super) struct Pulse {
     begun: AtomicUsize,
     /// Requests in flight.
     open: AtomicUsize,
-    /// Answers of which the connection took a piece and did not come for the next one yet.
+    /// Answers of which the connection has a piece, or could have one, and did not come for the next yet.
     handed: AtomicUsize,
     /// When something of this happened last, in milliseconds since `born`; HTTP/2 only.
     moved: AtomicU64,
