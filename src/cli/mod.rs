@@ -20,6 +20,7 @@ mod sources;
 mod store;
 mod stream;
 mod subject;
+mod systemd;
 mod verdict;
 mod verify;
 

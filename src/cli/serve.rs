@@ -1,6 +1,5 @@
 //! `countersign serve`: the server.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +11,33 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Answer, Format};
-use crate::config::{CredentialConfig, GateMode, GateRule, GateRules, HttpOrigin, ServerConfig, SiteConfig};
+use super::systemd::{self, Notifier};
+use crate::config::{
+    CredentialConfig, GateMode, GateRule, GateRules, HttpOrigin, ListenAddress, ListenAddresses, Scheme, ServerConfig,
+    SiteConfig, TlsConfig,
+};
+use crate::host::{Environment, Generation, certificate_directories};
 use crate::lookup::{OpenPgp, Unverified};
 use crate::policy::Policy;
 use crate::registry::http::HttpClient;
 use crate::registry::{RegistryClient, RegistryOptions, system_roots};
-use crate::server::{self, App, ClaimReader, ConfiguredGate, SiteTools};
+use crate::server::{self, App, ClaimReader, ConfiguredGate, Listener, SiteTools, Tls};
 use crate::store::{Store, StoreOptions, StorePath};
 
 /// Serve signatures, and proxy a registry
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Serve {
-    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS:PORT", env = "COUNTERSIGN_LISTEN")]
-    listen: Option<SocketAddr>,
+    /// Where to listen, once or several times; port 0 takes a free one; http:// in front for plain
+    /// HTTP beside TLS. Sockets from systemd take its place [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "COUNTERSIGN_LISTEN", value_delimiter = ',')]
+    listen: Vec<ListenAddress>,
+    /// Certificate for TLS with its chain (PEM); read anew on SIGHUP and when it changes
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Where signatures are: a folder, file://, s3:// [default: ./countersign-data]
     #[arg(long, value_name = "STORE", env = "COUNTERSIGN_STORE")]
     store: Option<String>,
@@ -52,13 +63,17 @@ Examples:
   countersign serve --store /var/lib/containers/sigstore    an existing tree, as it lies
   countersign serve --upstream https://registry.example --store s3://signatures
   countersign serve --upstream https://registry.example --policy policy.json
+  countersign serve --listen 0.0.0.0:443 --tls-cert server.pem --tls-key server.key
 
-S3 endpoint, region and keys come from the usual AWS variables. SIGTERM stops after open requests.";
+S3 endpoint, region and keys come from the usual AWS variables. SIGTERM stops after open
+requests; SIGHUP reads the certificate anew.";
 
 /// What a machine that starts a server wants to know.
 #[derive(Serialize)]
 struct Started<'a> {
     url: String,
+    /// Every address, the first one too.
+    urls: Vec<String>,
     store: &'a str,
     upstream: Option<String>,
     lookaside: String,
@@ -81,6 +96,7 @@ struct StartedRegistry<'a> {
 
 impl Serve {
     pub async fn run(self, format: Format, file: Option<&Path>) -> anyhow::Result<Answer> {
+        let given = systemd::sockets()?;
         let config = self.config(file)?;
         let sites = config.sites();
         let rules = config.gate.rules()?;
@@ -89,19 +105,22 @@ impl Serve {
         }
         let options = StoreOptions { create: true, ..StoreOptions::default() };
         let store = Store::open(&config.store, &options).await.context("the store")?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}; is another server there?", config.listen))?;
-        let address = listener.local_addr()?;
+        more_descriptors(config.limits.connections);
+        let tls = config.tls.as_ref().map(Tls::load).transpose().context("TLS")?.map(Arc::new);
+        let listeners = listeners(given, &config, tls.as_ref()).await?;
+        let urls = urls(&listeners)?;
         let location = store.location().to_owned();
         let app = App::new(&config, store, claim_reader(), |site| {
             tools(site).with_context(|| format!("the registry {}", site.shown()))
         })?;
 
         let shutdown = CancellationToken::new();
-        stop_on_signals(shutdown.clone())?;
-        announce(format, address, &location, &config, &rules, &sites)?;
-        server::serve(listener, app, shutdown).await?;
+        let notifier = Arc::new(Notifier::from_process());
+        stop_on_signals(shutdown.clone(), notifier.clone())?;
+        reload_on_signal(tls, notifier.clone())?;
+        announce(format, urls, &location, &config, &rules, &sites)?;
+        notifier.ready();
+        server::serve(listeners, app, shutdown).await?;
         Ok(Answer::Yes)
     }
 
@@ -111,8 +130,14 @@ impl Serve {
             Some(path) => ServerConfig::load(path)?,
             None => ServerConfig::default(),
         };
-        if let Some(listen) = self.listen {
+        if let Some(listen) = ListenAddresses::new(self.listen) {
             config.listen = listen;
+        }
+        if let (Some(certificate), Some(key)) = (self.tls_cert, self.tls_key) {
+            match &mut config.tls {
+                Some(tls) => (tls.certificate, tls.key) = (certificate, key),
+                None => config.tls = Some(TlsConfig::new(certificate, key)),
+            }
         }
         if let Some(store) = self.store {
             config.store = store;
@@ -136,9 +161,10 @@ fn tools(site: &SiteConfig) -> anyhow::Result<SiteTools> {
     let source = settings.credentials.as_ref().map(CredentialConfig::source).transpose()?;
     let credentials = source.map(|credentials| {
         let timeout = Duration::from_secs(settings.access_timeout_seconds);
-        RegistryClient::new(RegistryOptions { credentials, timeout, ..RegistryOptions::default() })
+        let certs_d = certs_d(settings);
+        RegistryClient::new(RegistryOptions { credentials, timeout, certs_d, ..RegistryOptions::default() })
     });
-    let http = HttpClient::new(system_roots(), !settings.upstream_tls_verify)?;
+    let http = upstream_client(settings)?;
     Ok(SiteTools { http, gate: Some(Arc::new(gate)), credentials })
 }
 
@@ -163,7 +189,7 @@ fn check_policies(rules: &GateRules) -> anyhow::Result<()> {
 }
 
 /// SIGTERM and SIGINT stop the server after the open requests; a second one stops it at once.
-fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
+fn stop_on_signals(shutdown: CancellationToken, notifier: Arc<Notifier>) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -177,26 +203,116 @@ fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
                 std::process::exit(2);
             }
             tracing::info!("stopping after the open requests; a second signal stops at once");
+            notifier.stopping();
             shutdown.cancel();
         }
     });
     Ok(())
 }
 
+/// SIGHUP reads the certificate anew; what else there is to read is read when it is needed.
+fn reload_on_signal(tls: Option<Arc<Tls>>, notifier: Arc<Notifier>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            notifier.reloading();
+            if let Some(tls) = &tls {
+                tls.reload_logged("SIGHUP").await;
+            }
+            notifier.ready();
+        }
+    });
+    Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one: a proxied request takes two, and the soft
+/// one is low for the sake of programs that use `select`.
+fn more_descriptors(connections: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let enough = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(2);
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < enough) {
+        tracing::warn!(files, connections, "the limit of open files is too low for so many connections (ulimit -n)");
+    }
+}
+
+/// The upstream's certificates are those of the system and of `certs.d`, as podman would find them.
+fn upstream_client(config: &ServerConfig) -> anyhow::Result<HttpClient> {
+    let insecure = !config.upstream_tls_verify;
+    let Some(upstream) = config.upstream.as_ref().filter(|upstream| upstream.scheme() == Scheme::Https) else {
+        return Ok(HttpClient::new(system_roots(), insecure)?);
+    };
+    HttpClient::for_registry(upstream.authority(), &certs_d(config), system_roots(), insecure)
+        .with_context(|| format!("the certificates for {upstream}"))
+}
+
+/// The folders of certificates that count.
+fn certs_d(config: &ServerConfig) -> Vec<PathBuf> {
+    match &config.certs_d {
+        Some(directories) => directories.clone(),
+        None => certificate_directories(&Environment::from_process(), Generation::default()),
+    }
+}
+
+/// Takes systemd's sockets, or makes those of the configuration.
+async fn listeners(
+    given: Vec<(std::net::TcpListener, Option<Scheme>)>,
+    config: &ServerConfig,
+    tls: Option<&Arc<Tls>>,
+) -> anyhow::Result<Vec<Listener>> {
+    let speaks = |scheme: Option<Scheme>| match (scheme, tls) {
+        (Some(Scheme::Http), _) | (None, None) => Ok(None),
+        (_, Some(tls)) => Ok(Some(tls.clone())),
+        (Some(Scheme::Https), None) => anyhow::bail!("https is to be served, but there is no certificate: set `tls`"),
+    };
+    if !given.is_empty() {
+        let listener = |(socket, scheme)| Ok(Listener { socket: TcpListener::from_std(socket)?, tls: speaks(scheme)? });
+        return given.into_iter().map(listener).collect();
+    }
+    let mut listeners = Vec::new();
+    for ListenAddress { address, scheme } in config.listen.iter() {
+        let tls = speaks(scheme)?;
+        let socket = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}; is another server there?"))?;
+        listeners.push(Listener { socket, tls });
+    }
+    Ok(listeners)
+}
+
+fn urls(listeners: &[Listener]) -> anyhow::Result<Vec<String>> {
+    let url = |listener: &Listener| {
+        let scheme = if listener.tls.is_some() { Scheme::Https } else { Scheme::Http };
+        Ok(format!("{}://{}", scheme.as_str(), listener.socket.local_addr()?))
+    };
+    listeners.iter().map(url).collect()
+}
+
 /// Says where the server is, and what a client needs to use it.
 fn announce(
     format: Format,
-    address: SocketAddr,
+    urls: Vec<String>,
     store: &str,
     config: &ServerConfig,
     rules: &GateRules,
     sites: &[SiteConfig],
 ) -> anyhow::Result<()> {
-    let url = format!("http://{address}");
+    let url = urls.first().cloned().unwrap_or_default();
+    let address = url.split_once("://").map_or(url.as_str(), |(_, address)| address).to_owned();
+    let also = match urls.get(1..).unwrap_or_default() {
+        [] => String::new(),
+        more => format!("Also on     {}\n", more.join(" ")),
+    };
     let prefix = if config.store_prefix.is_empty() { String::new() } else { format!("/{}", config.store_prefix) };
     let lookaside = format!("{url}/lookaside{prefix}");
     let started = Started {
         url: url.clone(),
+        urls,
         store,
         upstream: config.upstream.as_ref().map(ToString::to_string),
         lookaside: lookaside.clone(),
@@ -229,6 +345,7 @@ fn announce(
     };
     let text = format!(
         "countersign serves on {url}\n\
+         {also}\
          Store       {store}\n\
          {registry}\
          {uploads}\

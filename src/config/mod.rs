@@ -1,14 +1,20 @@
 //! Configuration: one small struct a concern, read from YAML, checked when it is read.
 
 mod gate;
+mod limits;
+mod listen;
 mod map;
 mod network;
 mod origin;
 mod registry;
 mod server;
+mod tls;
 
 pub use gate::{ClaimPath, GateConfig, GateError, GateMode, GateRule, GateRuleConfig, GateRules};
+pub use limits::LimitConfig;
+pub use listen::{ListenAddress, ListenAddresses};
 pub use network::{Network, NetworkError};
 pub use origin::{HttpOrigin, OriginError, Scheme};
 pub use registry::{CredentialConfig, CredentialConfigError, RegistriesError, RegistryConfig, SiteConfig};
-pub use server::{CacheConfig, ConfigError, LimitConfig, ServerConfig};
+pub use server::{CacheConfig, ConfigError, ServerConfig};
+pub use tls::{ClientCertificates, TlsConfig};

@@ -1,16 +1,18 @@
 //! What `serve` reads from its `--config` file; flags of the command line are laid over it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::gate::GateConfig;
+use super::limits::LimitConfig;
+use super::listen::ListenAddresses;
 use super::network::Network;
 use super::origin::HttpOrigin;
 use super::registry::{CredentialConfig, RegistriesError, RegistryConfig, registries};
+use super::tls::TlsConfig;
 use crate::store::StorePath;
 
 /// Why a configuration file cannot be used.
@@ -46,8 +48,13 @@ pub enum ConfigError {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Where to listen, `address:port`. Default `127.0.0.1:8080`.
-    pub listen: SocketAddr,
+    /// Where to listen, `address:port`, or a list. Default `127.0.0.1:8080`.
+    pub listen: ListenAddresses,
+    /// The server's certificate; without one only plain HTTP is spoken.
+    pub tls: Option<TlsConfig>,
+    /// Where certificates for upstreams are, `DIR/HOST:PORT/*.crt|cert|key`. Default: the `certs.d`
+    /// folders of podman and docker.
+    pub certs_d: Option<Vec<PathBuf>>,
     /// The signature store: `file:///dir`, a directory, `s3://bucket/prefix`. Default
     /// `./countersign-data`.
     pub store: String,
@@ -95,29 +102,6 @@ pub struct ServerConfig {
     pub cache: CacheConfig,
 }
 
-/// Limits against exhaustion.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LimitConfig {
-    /// Connections at once; more wait to be accepted. Default 4096.
-    pub connections: usize,
-    /// The size of a request's header, in bytes; more is 431. At least 8192. Default 65536.
-    pub header_bytes: usize,
-    /// How long a request's header may take to arrive, and a connection lie idle, in seconds.
-    /// Default 30.
-    #[serde(deserialize_with = "time_limit")]
-    pub header_seconds: u64,
-    /// The size of an uploaded signature's JSON, in bytes; more is 413. Default 6 MiB.
-    pub upload_bytes: usize,
-    /// How long an upload's body may take, in seconds. Default 30.
-    #[serde(deserialize_with = "time_limit")]
-    pub upload_seconds: u64,
-    /// Upload bodies held in memory at once; more wait. Default 32.
-    pub uploads: usize,
-    /// Signatures of one digest; clients fail at 128. Default 127.
-    pub signatures_per_digest: usize,
-}
-
 /// How long answers are remembered.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -140,7 +124,9 @@ pub struct CacheConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: ListenAddresses::default(),
+            tls: None,
+            certs_d: None,
             store: "./countersign-data".to_owned(),
             upstream: None,
             upstream_tls_verify: true,
@@ -156,20 +142,6 @@ impl Default for ServerConfig {
             gate: GateConfig::default(),
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),
-        }
-    }
-}
-
-impl Default for LimitConfig {
-    fn default() -> Self {
-        Self {
-            connections: 4096,
-            header_bytes: 64 * 1024,
-            header_seconds: 30,
-            upload_bytes: 6 * 1024 * 1024,
-            upload_seconds: 30,
-            uploads: 32,
-            signatures_per_digest: 127,
         }
     }
 }
@@ -226,7 +198,7 @@ fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::
 }
 
 /// In no time nothing ever comes.
-fn time_limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn time_limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match seconds(deserializer)? {
         0 => Err(serde::de::Error::custom("0 seconds, in which nothing can be done; it must be 1 or more")),
         seconds => Ok(seconds),
@@ -250,7 +222,7 @@ mod tests {
     fn nothing_is_the_default() {
         for text in ["", "# comment\n", "{}"] {
             let config = ServerConfig::parse(text).unwrap();
-            assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+            assert_eq!(config.listen.first().to_string(), "127.0.0.1:8080");
             assert!(config.upstream.is_none() && !config.upstream_keep_host);
             assert_eq!(config.limits.signatures_per_digest, 127);
         }
@@ -263,7 +235,7 @@ mod tests {
              public_url: https://sig.example:8443\nlimits: {uploads: 2}\ncache: {set_seconds: 1}\n",
         )
         .unwrap();
-        assert_eq!(config.listen.port(), 80);
+        assert_eq!(config.listen.first().port(), 80);
         assert_eq!(config.store_prefix.to_string(), "icr/prod");
         assert_eq!(config.upstream.unwrap().to_string(), "https://r.example");
         assert_eq!((config.limits.uploads, config.limits.upload_bytes), (2, 6 * 1024 * 1024));

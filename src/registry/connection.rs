@@ -8,8 +8,7 @@ use super::challenge::{Challenge, challenges};
 use super::client::RegistryOptions;
 use super::error::{ConnectError, Refusal, tame};
 use super::fetch::{self, Answer, Exchange, FetchError};
-use super::http::HttpClient;
-use super::tls::HostCertificates;
+use super::http::{HttpClient, HttpSetupError};
 
 /// The header by which a registry says that it has the signature extension.
 pub const SUPPORTS_SIGNATURES: &str = "x-registry-supports-signatures";
@@ -119,15 +118,14 @@ fn base(scheme: &str, registry: &str) -> Result<Url, ConnectError> {
 async fn client(registry: &str, options: &RegistryOptions) -> Result<HttpClient, ConnectError> {
     let (directories, host) = (options.certs_d.clone(), registry.to_owned());
     // certs.d is a handful of small files, but still a disk.
-    let loaded = tokio::task::spawn_blocking(move || HostCertificates::load(&directories, &host)).await;
-    let certificates = match loaded {
-        Ok(certificates) => certificates.map_err(|e| ConnectError::Certificates(e.into()))?,
-        Err(e) => return Err(ConnectError::Ping { registry: registry.to_owned(), reason: e.to_string() }),
-    };
-    let mut roots = options.roots.clone();
-    roots.add_parsable_certificates(certificates.authorities);
-    HttpClient::with_identities(roots, !options.tls_verify, certificates.identities)
-        .map_err(|source| ConnectError::Setup { registry: registry.to_owned(), source: source.into() })
+    let (roots, insecure) = (options.roots.clone(), !options.tls_verify);
+    let made = tokio::task::spawn_blocking(move || HttpClient::for_registry(&host, &directories, roots, insecure));
+    match made.await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(HttpSetupError::Certificates(error))) => Err(ConnectError::Certificates(error.into())),
+        Ok(Err(source)) => Err(ConnectError::Setup { registry: registry.to_owned(), source: source.into() }),
+        Err(e) => Err(ConnectError::Ping { registry: registry.to_owned(), reason: e.to_string() }),
+    }
 }
 
 /// The path of the ping.

@@ -1,5 +1,6 @@
 //! The one HTTP client type: streaming both ways, used for registries, lookasides and the proxy.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 
-use super::tls::ClientIdentity;
+use super::tls::{CertificatesError, ClientIdentity, HostCertificates};
 
 /// What may go wrong while a body streams.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -41,6 +42,9 @@ pub enum HttpSetupError {
     /// rustls refused the configuration.
     #[error("TLS set-up failed: {0}")]
     Tls(#[from] rustls::Error),
+    /// What `certs.d` has for the registry is not usable.
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
 }
 
 impl HttpClient {
@@ -87,6 +91,23 @@ impl HttpClient {
             .wrap_connector(tcp);
         let inner = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Ok(Self { inner })
+    }
+
+    /// Makes a client for one registry, `host[:port]`: trusted are `roots` and what the first of
+    /// `directories` has in its folder for the registry, whose client certificates are shown
+    /// (spec containers-image 2.2). Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`HttpSetupError`], naming a file that is not usable.
+    pub fn for_registry(
+        registry: &str,
+        directories: &[PathBuf],
+        mut roots: RootCertStore,
+        insecure: bool,
+    ) -> Result<Self, HttpSetupError> {
+        let found = HostCertificates::load(directories, registry)?;
+        roots.add_parsable_certificates(found.authorities);
+        Self::with_identities(roots, insecure, found.identities)
     }
 
     /// Sends one request; redirects are not followed.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::{FORWARDED, HOST, HeaderMap, HeaderName};
-use http::{HeaderValue, Request};
+use http::Request;
 
 use crate::config::{HttpOrigin, Network, Scheme};
 
@@ -29,18 +29,13 @@ pub(super) struct Caller {
     pub(super) own: bool,
 }
 
-/// Takes off what a peer that is no trusted proxy says about where a request came from, and makes
-/// `Host` say what the request's target says. Afterwards every header may be believed.
+/// Takes off what a peer that is no trusted proxy says about where a request came from. Afterwards
+/// every header may be believed; what `Host` says is seen to at the listener's door.
 pub(super) fn believe<B>(request: &mut Request<B>, peer: IpAddr, trusted: &[Network]) {
     if !trusted.iter().any(|network| network.contains(peer)) {
         for name in [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, FORWARDED] {
             request.headers_mut().remove(name);
         }
-    }
-    // HTTP/2, and HTTP/1.1 in absolute form, name the host in the target (RFC 9112, 3.2.2).
-    let target = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    if let Some(host) = target {
-        request.headers_mut().insert(HOST, host);
     }
 }
 
@@ -54,11 +49,16 @@ pub(super) fn called(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// Returns how the client calls this server: the configured name, else what the headers say.
-pub(super) fn client_origin(headers: &HeaderMap, public: Option<&HttpOrigin>, listen: SocketAddr) -> HttpOrigin {
+pub(super) fn client_origin(
+    headers: &HeaderMap,
+    spoken: Scheme,
+    public: Option<&HttpOrigin>,
+    listen: SocketAddr,
+) -> HttpOrigin {
     if let Some(public) = public {
         return public.clone();
     }
-    let scheme = first(headers, &FORWARDED_PROTO).and_then(Scheme::parse).unwrap_or(Scheme::Http);
+    let scheme = first(headers, &FORWARDED_PROTO).and_then(Scheme::parse).unwrap_or(spoken);
     called(headers)
         .find_map(|authority| HttpOrigin::from_parts(scheme, authority).ok())
         .or_else(|| HttpOrigin::from_parts(scheme, &listen.to_string()).ok())
@@ -85,8 +85,8 @@ mod tests {
             (&[("host", "a b"), ("x-forwarded-proto", "gopher")], "http://127.0.0.1:8080"),
             (&[("host", "user@a")], "http://127.0.0.1:8080"),
         ] {
-            assert_eq!(client_origin(&headers(given), None, listen).to_string(), expected, "{given:?}");
-            assert_eq!(client_origin(&headers(given), Some(&public), listen), public);
+            assert_eq!(client_origin(&headers(given), Scheme::Http, None, listen).to_string(), expected, "{given:?}");
+            assert_eq!(client_origin(&headers(given), Scheme::Http, Some(&public), listen), public);
         }
     }
 

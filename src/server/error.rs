@@ -64,6 +64,12 @@ pub(super) enum Problem {
     UpstreamTimeout,
     /// The upstream answered with something that decides nothing.
     UpstreamFailing(StatusCode, Option<HeaderValue>),
+    /// All places for connections or requests are taken.
+    Overloaded,
+    /// The client has more connections or requests open than one may have.
+    TooManyRequests,
+    /// The request is no proper HTTP: this is wrong.
+    Malformed(&'static str),
     /// A fault of our own.
     Internal,
 }
@@ -152,6 +158,17 @@ impl Problem {
                 };
                 let message = format!("the upstream registry answered {said}");
                 retry_later(registry(status, "UNAVAILABLE", &message, None), retry_after)
+            }
+            Self::Overloaded => {
+                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the server is busy", None), None)
+            }
+            Self::TooManyRequests => {
+                let message = "too many connections or requests at once from your address";
+                retry_later(registry(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message, None), None)
+            }
+            Self::Malformed(what) => {
+                let message = format!("the request is malformed: {what}");
+                registry(StatusCode::BAD_REQUEST, "UNSUPPORTED", &message, None)
             }
             Self::Internal => {
                 registry(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "an internal error; see the server's log", None)
@@ -244,6 +261,9 @@ mod tests {
             (Problem::UpstreamTimeout, 504, "UNAVAILABLE", true),
             (Problem::UpstreamFailing(StatusCode::INTERNAL_SERVER_ERROR, None), 502, "UNAVAILABLE", true),
             (Problem::UpstreamFailing(StatusCode::SERVICE_UNAVAILABLE, None), 503, "UNAVAILABLE", true),
+            (Problem::Overloaded, 503, "UNAVAILABLE", true),
+            (Problem::TooManyRequests, 429, "TOOMANYREQUESTS", true),
+            (Problem::Malformed("x"), 400, "UNSUPPORTED", false),
             (Problem::Internal, 500, "UNKNOWN", false),
         ] {
             let said = format!("{problem:?}");

@@ -15,12 +15,14 @@ mod extension;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod inbound;
 mod listener;
 mod log;
 mod lookaside;
 mod own;
 mod page;
 mod passport;
+mod peer;
 mod proxy;
 mod release;
 mod rewrite;
@@ -31,23 +33,25 @@ mod sites;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod token;
 mod upload;
 mod upstream;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
-use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
-pub use listener::{ServeError, serve};
+pub use inbound::{ClientBody, ClientBodyError};
+pub use listener::{Listener, ServeError, serve};
+pub use peer::{ClientCertificate, Connection, PeerIdentity};
+pub use tls::{Tls, TlsError};
 pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
 
 use crate::config::{LimitConfig, Network, ServerConfig, SiteConfig};
@@ -133,7 +137,7 @@ impl App {
         Ok(Self(Arc::new(State {
             sets,
             releases,
-            sites: Sites::new(sites, config.public_url.clone(), config.listen),
+            sites: Sites::new(sites, config.public_url.clone(), config.listen.first()),
             prefix: config.store_prefix.clone(),
             trusted: config.trusted_proxies.clone(),
             limits: config.limits.clone(),
@@ -142,11 +146,11 @@ impl App {
     }
 
     /// Answers one request. Never fails: every problem has an answer.
-    pub async fn handle(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
-        caller::believe(&mut request, peer.ip(), &self.0.trusted);
+    pub async fn handle(&self, mut request: Request<ClientBody>, connection: &Connection) -> Answer {
+        caller::believe(&mut request, connection.peer.ip(), &self.0.trusted);
         let id = log::request_id();
-        let log = RequestLog::new(&request, peer, id);
-        let mut answer = self.dispatch(request, peer, id).await.unwrap_or_else(Problem::into_answer);
+        let log = RequestLog::new(&request, connection.peer, id);
+        let mut answer = self.dispatch(request, connection, id).await.unwrap_or_else(Problem::into_answer);
         if !self.0.sites.is_empty() {
             // On every answer, 401s and errors too, and once: an upstream's own is replaced.
             answer.headers_mut().insert(SUPPORTS_SIGNATURES, HeaderValue::from_static("1"));
@@ -155,7 +159,7 @@ impl App {
         answer
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, peer: SocketAddr, id: u64) -> Result<Answer, Problem> {
+    async fn dispatch(&self, request: Request<ClientBody>, from: &Connection, id: u64) -> Result<Answer, Problem> {
         let state = &*self.0;
         match route::parse(request.uri().path()) {
             Route::Lookaside(address) => {
@@ -163,22 +167,22 @@ impl App {
                 lookaside::serve(&state.sets, &state.releases, method, headers, address).await
             }
             Route::NoLookaside | Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
-            Route::Page => self.page(&request),
+            Route::Page => self.page(&request, from),
             // The other faces are boxed, so that the lookaside's future stays small.
             Route::Signatures(name, digest) => {
                 let name = name.to_owned();
-                Box::pin(self.signatures(name, digest, request, peer, id)).await
+                Box::pin(self.signatures(name, digest, request, from, id)).await
             }
             Route::NoExtension if state.sites.is_empty() => Err(Problem::NoUpstream),
             Route::NoExtension => Err(Problem::NoSuchAddress(Shape::Registry)),
-            Route::Registry => Box::pin(self.registry(request, peer, id)).await,
-            Route::Other(_) => Box::pin(self.other(request, peer, id)).await,
+            Route::Registry => Box::pin(self.registry(request, from, id)).await,
+            Route::Other(_) => Box::pin(self.other(request, from, id)).await,
         }
     }
 
-    async fn registry(&self, mut request: Request<Incoming>, peer: SocketAddr, id: u64) -> Result<Answer, Problem> {
+    async fn registry(&self, mut request: Request<ClientBody>, from: &Connection, id: u64) -> Result<Answer, Problem> {
         let door = self.0.sites.door(request.headers());
-        let mut caller = door.caller(request.headers(), peer, id);
+        let mut caller = door.caller(request.headers(), from, id);
         if let Some((component, rest)) = route::below(request.uri().path())
             && let Some(site) = door.below(component)
         {
@@ -205,9 +209,9 @@ impl App {
     }
 
     /// Passes a path on that may be a token endpoint.
-    async fn other(&self, request: Request<Incoming>, peer: SocketAddr, id: u64) -> Result<Answer, Problem> {
+    async fn other(&self, request: Request<ClientBody>, from: &Connection, id: u64) -> Result<Answer, Problem> {
         let door = self.0.sites.door(request.headers());
-        let caller = door.caller(request.headers(), peer, id);
+        let caller = door.caller(request.headers(), from, id);
         match door.site {
             Some(site) if site.upstream.is_token_path(request.uri().path(), request.headers(), &caller).await => {
                 proxy::forward(&site.upstream, request, &caller).await
@@ -220,12 +224,12 @@ impl App {
         &self,
         name: String,
         digest: Digest,
-        mut request: Request<Incoming>,
-        peer: SocketAddr,
+        mut request: Request<ClientBody>,
+        from: &Connection,
         id: u64,
     ) -> Result<Answer, Problem> {
         let door = self.0.sites.door(request.headers());
-        let mut caller = door.caller(request.headers(), peer, id);
+        let mut caller = door.caller(request.headers(), from, id);
         let below = name.split_once('/').and_then(|(first, rest)| Some((door.below(first)?, rest)));
         let (site, name) = match (below, door.site) {
             (Some((site, rest)), _) => {
@@ -256,7 +260,7 @@ impl App {
         }
     }
 
-    fn page(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
+    fn page(&self, request: &Request<ClientBody>, from: &Connection) -> Result<Answer, Problem> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Problem::Method(Shape::Plain, "GET, HEAD"));
         }
@@ -264,7 +268,7 @@ impl App {
         let door: Door<'_> = state.sites.door(request.headers());
         let prefix = door.site.map_or(&state.prefix, |site| &site.prefix);
         let below = if door.has_paths() { state.sites.path_sites() } else { Vec::new() };
-        Ok(page::serve(&door.client(request.headers()), door.site.is_some(), prefix, &below))
+        Ok(page::serve(&door.client(request.headers(), from), door.site.is_some(), prefix, &below))
     }
 
     fn limits(&self) -> LimitConfig {
@@ -278,7 +282,7 @@ impl App {
 
 /// Takes a request in for a registry: a token of ours becomes what is in it, and who has nothing
 /// at all may pull by the server's own credentials.
-fn admit(site: &Site, request: &mut Request<Incoming>, caller: &mut Caller) {
+fn admit(site: &Site, request: &mut Request<ClientBody>, caller: &mut Caller) {
     if !caller.fronted && caller.below.is_none() {
         return;
     }

@@ -4,11 +4,11 @@
 //! hangs up, the future of this request is dropped and with it the connection to the upstream.
 
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 
 use super::body::{Answer, Body, Streamed};
 use super::caller::Caller;
 use super::error::{Problem, Shape};
+use super::inbound::ClientBody;
 use super::route;
 use super::upstream::{self, Upstream};
 
@@ -18,7 +18,7 @@ pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// Passes a request on, and its answer back.
 pub(super) async fn forward(
     upstream: &Upstream,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     caller: &Caller,
 ) -> Result<Answer, Problem> {
     // TRACE would show an inner proxy's headers, CONNECT would make us a tunnel.

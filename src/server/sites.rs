@@ -10,6 +10,7 @@ use http::HeaderMap;
 use super::access::Access;
 use super::caller::{self, Caller};
 use super::passport::Stamp;
+use super::peer::Connection;
 use super::upload::Uploads;
 use super::upstream::Upstream;
 use crate::config::{HttpOrigin, SiteConfig};
@@ -133,16 +134,17 @@ impl<'a> Door<'a> {
     }
 
     /// Returns ourselves, as the client calls us.
-    pub(super) fn client(&self, headers: &HeaderMap) -> HttpOrigin {
+    pub(super) fn client(&self, headers: &HeaderMap, from: &Connection) -> HttpOrigin {
         let public = match (self.default, self.site) {
             (false, Some(site)) => site.public.as_ref(),
             _ => self.sites.public.as_ref(),
         };
-        caller::client_origin(headers, public, self.sites.listen)
+        caller::client_origin(headers, from.scheme, public, self.sites.listen)
     }
 
     /// Describes who asks, for the registry that has the door.
-    pub(super) fn caller(&self, headers: &HeaderMap, peer: SocketAddr, id: u64) -> Caller {
-        Caller { peer, id, client: self.client(headers), below: None, fronted: self.is_fronted(), own: false }
+    pub(super) fn caller(&self, headers: &HeaderMap, from: &Connection, id: u64) -> Caller {
+        let client = self.client(headers, from);
+        Caller { peer: from.peer, id, client, below: None, fronted: self.is_fronted(), own: false }
     }
 }

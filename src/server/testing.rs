@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cache::Backend;
-use super::{App, ClaimReader, SiteTools, UploadGate, serve};
+use super::{App, ClaimReader, Listener, SiteTools, UploadGate, serve};
 use crate::config::{HttpOrigin, ServerConfig};
 use crate::image::Digest;
 use crate::registry::http::{BoxError, HttpClient, RequestBody, empty, full};
@@ -285,7 +285,7 @@ impl Server {
         let Ok(app) = app;
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
-        let ended = tokio::spawn(async move { serve(listener, app, token).await.unwrap() });
+        let ended = tokio::spawn(async move { serve(vec![Listener::plain(listener)], app, token).await.unwrap() });
         Self { addr, store, shutdown, ended, http: http_client() }
     }
 

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use url::Url;
 use url::form_urlencoded;
 
 use super::body::Answer;
 use super::caller::Caller;
 use super::error::{Problem, Shape};
+use super::inbound::ClientBody;
 use super::passport::{self, Passport, Stamp};
 use super::scope::Scope;
 use super::sites::{Door, Site};
@@ -108,7 +108,7 @@ impl Asked {
 }
 
 /// Answers with a token.
-pub(super) async fn issue(door: Door<'_>, request: Request<Incoming>, caller: &Caller) -> Result<Answer, Problem> {
+pub(super) async fn issue(door: Door<'_>, request: Request<ClientBody>, caller: &Caller) -> Result<Answer, Problem> {
     let (parts, body) = request.into_parts();
     let form = match parts.method {
         Method::GET => None,

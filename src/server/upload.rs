@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 use super::access::{Access, Manifest};
@@ -23,6 +22,7 @@ use super::cache::SetCache;
 use super::caller::{Caller, FORWARDED_FOR};
 use super::error::{Problem, Shape};
 use super::extension;
+use super::inbound::ClientBody;
 use super::release::ReleaseView;
 use crate::config::{LimitConfig, ServerConfig};
 use crate::image::Digest;
@@ -128,7 +128,7 @@ impl Uploads {
         self: &Arc<Self>,
         access: &Arc<Access>,
         (name, digest): (&str, Digest),
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
         caller: Caller,
     ) -> Result<Answer, Problem> {
         let (parts, body) = request.into_parts();
@@ -169,7 +169,7 @@ impl Uploads {
         audit: &Audit,
         headers: &HeaderMap,
         caller: &Caller,
-        body: Incoming,
+        body: ClientBody,
     ) -> Result<(SetAddress, Bytes, tokio::sync::OwnedSemaphorePermit), Problem> {
         let address = extension::address(&self.prefix, &audit.name, &audit.digest)?;
         let too_large = || Problem::TooLarge(self.limits.upload_bytes);

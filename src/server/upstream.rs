@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 
 use super::caller::{Caller, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use super::error::Problem;
+use super::inbound::{ClientBody, ClientBodyError};
 use super::own::{Own, Ways};
 use super::rewrite::{self, Ends};
 use super::{scope, token};
@@ -209,6 +210,9 @@ impl Upstream {
             match tokio::time::timeout(left, &mut answer).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => {
+                    if let Some(fault) = ClientBodyError::behind(&error) {
+                        return Err(Failure::Client(fault.into()));
+                    }
                     tracing::warn!(upstream = %self.origin, error = %chain(&error), "the upstream failed");
                     return Err(if error.is_connect() { Failure::Unreachable } else { Failure::Broken });
                 }
@@ -324,18 +328,19 @@ impl Upstream {
 }
 
 /// The body of a request to the upstream.
-#[derive(Debug)]
 pub(super) enum Body {
     /// None.
     Empty,
     /// Ours.
     Full(Bytes),
     /// The client's, as it comes.
-    Stream(Incoming),
+    Stream(ClientBody),
 }
 
 /// How one attempt failed.
 enum Failure {
+    /// The client's body was at fault.
+    Client(Problem),
     Unreachable,
     Broken,
     Timeout,
@@ -344,6 +349,7 @@ enum Failure {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
+            Failure::Client(problem) => problem,
             Failure::Unreachable | Failure::Broken => Self::UpstreamUnreachable,
             Failure::Timeout => Self::UpstreamTimeout,
         }
@@ -370,12 +376,12 @@ impl Progress {
 
 /// A client's body on its way to the upstream.
 struct Watched {
-    inner: Incoming,
+    inner: ClientBody,
     progress: Progress,
 }
 
 impl Watched {
-    fn boxed(inner: Incoming, progress: Progress) -> RequestBody {
+    fn boxed(inner: ClientBody, progress: Progress) -> RequestBody {
         RequestBody::new(Self { inner, progress })
     }
 }

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 8] = [
 const RESERVED: [(&str, &[&str]); 9] = [
     ("sequoia_openpgp", &["openpgp"]),
     ("webpki::", &["sigstore"]),
-    ("x509_cert", &["sigstore"]),
+    ("x509_cert", &["sigstore", "server"]),
     ("object_store", &["store"]),
     ("hyper::server", &["server"]),
     ("hyper_util::server", &["server"]),

@@ -1,6 +1,6 @@
 //! The registry client against a real registry, filled by a real skopeo.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use countersign::registry::{
     AuthFiles, Credential, CredentialSource, HostCertificates, RegistryClient, RegistryOptions, Selector,
 };
 
+use crate::support::authority::Authority;
 use crate::support::docker_registry::{DockerRegistry, Settings, Tls};
 use crate::support::image_folder::ImageFolder;
 
@@ -128,47 +129,6 @@ async fn signs_in_with_basic() {
     .catalog(registry.address())
     .await;
     assert_eq!(catalog.unwrap_err().refusal().unwrap().status().as_u16(), 401);
-}
-
-/// A private authority and what it issued, made by openssl.
-struct Authority {
-    dir: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let authority = Self { dir: tempfile::tempdir().unwrap() };
-        authority.openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt");
-        for (name, extension) in [("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")]
-        {
-            std::fs::write(authority.file("extensions"), extension).unwrap();
-            authority
-                .openssl(&format!("req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"));
-            authority.openssl(&format!(
-                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out {name}.cert"
-            ));
-        }
-        authority
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn openssl(&self, arguments: &str) {
-        let output = Command::new("openssl").current_dir(&self.dir).args(arguments.split(' ')).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// Makes `<certs.d>/<host>` with the named files, and returns `certs.d`.
-    fn certs_d(&self, name: &str, host: &str, files: &[&str]) -> PathBuf {
-        let certs_d = self.file(name);
-        std::fs::create_dir_all(certs_d.join(host)).unwrap();
-        for file in files {
-            std::fs::copy(self.file(file), certs_d.join(host).join(file)).unwrap();
-        }
-        certs_d
-    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What integration tests share.
 
+pub mod authority;
 pub mod client;
 pub mod docker_registry;
 pub mod http;

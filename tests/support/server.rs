@@ -22,15 +22,18 @@ impl Server {
 
     /// Starts it in an environment with further variables.
     pub fn start_with(args: &[&str], variables: &BTreeMap<String, String>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(args).envs(variables).stdin(Stdio::null());
+        Self::of(command)
+    }
+
+    /// Starts a server by a command that leads to one.
+    pub fn of(mut command: Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_countersign"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(args)
+        let mut child = command
             .env("HOME", dir.path())
-            .envs(variables)
             .current_dir(dir.path())
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
@@ -39,7 +42,9 @@ impl Server {
         let address = lines
             .by_ref()
             .map_while(Result::ok)
-            .find_map(|line| line.split_once("://").map(|(_, rest)| rest.trim_end_matches('/').to_owned()))
+            .find_map(|line| {
+                line.strip_prefix("countersign serves on http")?.split_once("://").map(|(_, rest)| rest.to_owned())
+            })
             .unwrap_or_else(|| panic!("no address: {}", std::fs::read_to_string(&log).unwrap_or_default()));
         // The rest of the talk is drained, so that the server never blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
@@ -60,10 +65,15 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Sends a signal by name (`TERM`, `KILL`) and waits for the end.
-    pub fn stop(&mut self, signal: &str) -> std::process::ExitStatus {
+    /// Sends a signal by name.
+    pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Sends a signal by name (`TERM`, `KILL`) and waits for the end.
+    pub fn stop(&mut self, signal: &str) -> std::process::ExitStatus {
+        self.signal(signal);
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -27,6 +27,7 @@ async fn headers_have_limits() {
     let mut config = config(None);
     config.limits.header_bytes = 8192;
     config.limits.header_seconds = 1;
+    config.limits.idle_seconds = 1;
     let server = Server::start(&config, None).await;
     let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(20_000));
     assert!(talk(&server, long.as_bytes()).await.starts_with("HTTP/1.1 431 "));

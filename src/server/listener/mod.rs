@@ -1,0 +1,168 @@
+//! The accept loops: one task a connection, places for so many, an orderly end.
+//!
+//! `clients` counts places, `drive` serves a connection, `door` is what each request passes, `pace`
+//! keeps slow clients from holding a place for ever.
+
+mod clients;
+mod door;
+mod drive;
+mod pace;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::App;
+use super::tls::Tls;
+pub(super) use clients::Seat;
+use clients::{Clients, NoPlace};
+use door::Admission;
+use drive::{Manner, Orders};
+pub(super) use pace::Timer;
+
+/// How long to wait when no connection can be accepted, mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many clients at once are told that there is no place for them; more are hung up on.
+const TURNED_AWAY: usize = 64;
+/// How often, in seconds, the log says that there are not enough places.
+const COMPLAINT: u64 = 10;
+
+/// Why serving came to an end that nobody ordered.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A listener has no address; it cannot be used.
+    #[error("the listening socket is not usable: {0}")]
+    Listener(#[source] std::io::Error),
+}
+
+/// A socket to listen on.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// What TLS needs; plain HTTP/1.1 is spoken without.
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl Listener {
+    /// Makes a listener for plain HTTP.
+    pub fn plain(socket: TcpListener) -> Self {
+        Self { socket, tls: None }
+    }
+}
+
+/// What all accept loops share.
+struct House {
+    app: App,
+    manner: Manner,
+    clients: Arc<Clients>,
+    turned_away: Arc<Semaphore>,
+    connections: TaskTracker,
+    orders: Orders,
+    born: Instant,
+    complained: AtomicU64,
+}
+
+/// Serves `app` on `listeners` until `shutdown` is cancelled; then open requests may go on until the
+/// configured drain deadline. Certificates are read anew when their files change.
+///
+/// # Errors
+/// [`ServeError`] when a listener was never usable; a failing connection ends alone.
+pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let limits = app.limits();
+    let stop = CancellationToken::new();
+    let house = Arc::new(House {
+        manner: Manner::new(&limits),
+        clients: Arc::new(Clients::new(&limits)),
+        turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
+        connections: TaskTracker::new(),
+        orders: Orders { shutdown: shutdown.clone(), stop: stop.clone() },
+        born: Instant::now(),
+        complained: AtomicU64::new(0),
+        app,
+    });
+    let loops = TaskTracker::new();
+    let mut watched: Vec<Arc<Tls>> = Vec::new();
+    for listener in listeners {
+        let local = listener.socket.local_addr().map_err(ServeError::Listener)?;
+        tracing::info!(listen = %local, tls = listener.tls.is_some(), "serving");
+        if let Some(tls) = &listener.tls
+            && !watched.iter().any(|known| Arc::ptr_eq(known, tls))
+        {
+            watched.push(tls.clone());
+            tokio::spawn(tls.clone().watch(shutdown.clone()));
+        }
+        loops.spawn(house.clone().accept(listener));
+    }
+    loops.close();
+    loops.wait().await;
+    let connections = &house.connections;
+    connections.close();
+    tracing::info!(connections = connections.len(), "no more connections; open requests may finish");
+    if tokio::time::timeout(house.app.drain(), connections.wait()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "the drain deadline is over; closing what is open");
+        stop.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}
+
+impl House {
+    /// Accepts connections until the order to stop; never waits for a place, so that those for whom
+    /// there is none hear it at once.
+    async fn accept(self: Arc<Self>, listener: Listener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.socket.accept() => accepted,
+                () = self.orders.shutdown.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, listener.tls.clone()),
+                Err(error) => {
+                    tracing::warn!(error = %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
+        // Answers are small and whole; waiting for more to send only delays them.
+        let _ = stream.set_nodelay(true);
+        let admission = match self.clients.seat(peer.ip()) {
+            Ok(seat) => Admission::Seated(Arc::new(seat)),
+            Err(why) => {
+                self.complain(peer, why);
+                match self.turned_away.clone().try_acquire_owned() {
+                    Ok(permit) => Admission::TurnedAway(why, permit),
+                    Err(_) => return,
+                }
+            }
+        };
+        let house = self.clone();
+        self.connections.spawn(async move {
+            let (app, orders) = (house.app.clone(), house.orders.clone());
+            house.manner.drive(stream, peer, tls.as_deref(), app, admission, orders).await;
+        });
+    }
+
+    fn complain(&self, peer: SocketAddr, why: NoPlace) {
+        let now = self.born.elapsed().as_secs() + COMPLAINT;
+        let last = self.complained.load(Ordering::Relaxed);
+        if now >= last + COMPLAINT
+            && self.complained.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            let limit = match why {
+                NoPlace::Client => "limits.connections_per_client",
+                NoPlace::Server => "limits.connections",
+            };
+            tracing::warn!(client = %peer, limit, "too many connections; some are turned away");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! How fast a client is: the pulse of a connection, and time limits on its reads and writes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+/// What a connection is about, told by its requests and answers.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    born: Instant,
+    /// HTTP/2, where reads and writes say nothing about single requests.
+    multiplexed: AtomicBool,
+    /// Requests that ever began.
+    begun: AtomicUsize,
+    /// Requests in flight.
+    open: AtomicUsize,
+    /// Answers of which the connection has a piece, or could have one, and did not come for the next yet.
+    handed: AtomicUsize,
+    /// When something of this happened last, in milliseconds since `born`; HTTP/2 only.
+    moved: AtomicU64,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            born: Instant::now(),
+            multiplexed: AtomicBool::new(false),
+            begun: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            handed: AtomicUsize::new(0),
+            moved: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn multiplexed(&self) {
+        self.multiplexed.store(true, Ordering::Relaxed);
+        self.moved();
+    }
+
+    fn moved(&self) {
+        if self.multiplexed.load(Ordering::Relaxed) {
+            let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.moved.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells whether there was a request.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.moved();
+    }
+
+    pub(super) fn end(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.moved();
+    }
+
+    pub(super) fn hand(&self) {
+        self.handed.fetch_add(1, Ordering::Relaxed);
+        self.moved();
+    }
+
+    pub(super) fn taken(&self) {
+        self.handed.fetch_sub(1, Ordering::Relaxed);
+        self.moved();
+    }
+
+    fn still(&self) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
+    }
+
+    /// How long nothing has been asked for, on HTTP/2.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        (self.open.load(Ordering::Relaxed) == 0).then(|| self.still())
+    }
+
+    /// How long the client has not come for more of any answer that has more, on HTTP/2.
+    pub(super) fn stalled(&self) -> Option<Duration> {
+        (self.handed.load(Ordering::Relaxed) > 0).then(|| self.still())
+    }
+}
+
+/// A connection with time limits: a header that has begun must end, and what is written must be
+/// taken. Stands below TLS.
+pub(super) struct Paced {
+    stream: TcpStream,
+    pulse: Arc<Pulse>,
+    header: Duration,
+    write: Duration,
+    /// Since when a header is awaited: from the connection's begin, later from its first byte.
+    header_since: Option<Instant>,
+    begun: usize,
+    reading: Timer,
+    writing: Timer,
+}
+
+impl Paced {
+    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>, header: Duration, write: Duration) -> Self {
+        let header_since = Some(Instant::now());
+        let (reading, writing) = (Timer::default(), Timer::default());
+        Self { stream, pulse, header, write, header_since, begun: 0, reading, writing }
+    }
+
+    /// Turns a write that waits into one that fails when it waits too long.
+    fn written<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.writing.stop();
+            return polled;
+        }
+        let limit = self.write;
+        if self.writing.passed(context, Instant::now, limit) {
+            // What is left in the kernel's buffers is nothing that this client wants.
+            let _ = self.stream.set_zero_linger();
+            return Poll::Ready(Err(slow("the client does not read its answer")));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let begun = this.pulse.begun.load(Ordering::Relaxed);
+        if begun != this.begun {
+            this.begun = begun;
+            this.header_since = None;
+            this.reading.stop();
+        }
+        let before = into.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(context, into);
+        // HTTP/2 has its own clock, see `drive`; within a request the body has one.
+        if this.pulse.multiplexed.load(Ordering::Relaxed) || this.pulse.open.load(Ordering::Relaxed) > 0 {
+            return polled;
+        }
+        if polled.is_ready() {
+            if into.filled().len() > before && this.header_since.is_none() {
+                this.header_since = Some(Instant::now());
+            }
+            return polled;
+        }
+        match this.header_since {
+            Some(since) if this.reading.passed(context, || since, this.header) => {
+                Poll::Ready(Err(slow("the request's header comes too slowly")))
+            }
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.written(context, polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(context, pieces);
+        this.written(context, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+fn slow(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+/// A time limit that costs nothing until something waits.
+#[derive(Default)]
+pub(in crate::server) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    running: bool,
+}
+
+impl Timer {
+    pub(in crate::server) fn stop(&mut self) {
+        self.running = false;
+    }
+
+    /// Tells whether `limit` has passed since `since`, which counts from the first call on; else the
+    /// task is woken when it has.
+    pub(in crate::server) fn passed(
+        &mut self,
+        context: &mut Context<'_>,
+        since: impl FnOnce() -> Instant,
+        limit: Duration,
+    ) -> bool {
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                if !self.running {
+                    sleep.as_mut().reset((since() + limit).into());
+                }
+                sleep
+            }
+            None => self.sleep.insert(Box::pin(tokio::time::sleep_until((since() + limit).into()))),
+        };
+        self.running = true;
+        sleep.as_mut().poll(context).is_ready()
+    }
+}
