@@ -117,7 +117,7 @@ fn download(address: &str, digest: &Digest) -> (f64, f64) {
     write!(stream, "GET /v2/bench/blob/blobs/{digest} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
         .unwrap();
     let mut reader = BufReader::with_capacity(CHUNK, stream);
-    let line = String::new();
+    let mut line = String::new();
     reader.read_line(&mut line).unwrap();
     assert!(line.contains(" 200 "), "{line}");
     while line != "\r\n" {

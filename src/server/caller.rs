@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::header::{FORWARDED, HOST, HeaderMap, HeaderName};
 use http::Request;
+use http::header::{FORWARDED, HOST, HeaderMap, HeaderName};
 
 use crate::config::{HttpOrigin, Network, Scheme};
 
@@ -67,6 +67,8 @@ pub(super) fn client_origin(
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
