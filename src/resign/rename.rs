@@ -57,7 +57,7 @@ pub enum RenameError {
         /// The rule.
         rule: String,
         /// Where it was given.
-        origin: Origin,
+        origin: String,
     },
     /// The names that one rule makes are renamed by another.
     #[error(
@@ -68,17 +68,17 @@ pub enum RenameError {
         /// The first rule.
         rule: String,
         /// Where it was given.
-        origin: Origin,
+        origin: String,
         /// The second rule.
         next: String,
         /// Where it was given.
-        next_origin: Origin,
+        next_origin: String,
     },
     /// A rule of a file is wrong.
     #[error("{origin}: {error}")]
     At {
         /// Which file, which line.
-        origin: Origin,
+        origin: String,
         /// What is wrong.
         error: Box<RenameError>,
     },
@@ -180,7 +180,7 @@ impl Rule {
 impl Origin {
     fn at(&self, error: RenameError) -> RenameError {
         match self.place {
-            Some(_) => RenameError::At { origin: self.clone(), error: Box::new(error) },
+            Some(_) => RenameError::At { origin: self.to_string(), error: Box::new(error) },
             None => error,
         }
     }
@@ -319,12 +319,12 @@ impl RenameMap {
         self.index = self.rules.iter().enumerate().map(|(at, rule)| (rule.old.clone(), at)).collect();
         for rule in &self.rules {
             let Some(next) = rule.new.as_deref().and_then(|new| self.find(new)) else { continue };
-            let (said, origin) = (rule.to_string(), rule.origin.clone());
+            let (said, origin) = (rule.to_string(), rule.origin.to_string());
             match next.new {
                 None => {}
                 Some(_) if next.old == rule.old => return Err(RenameError::Nested { rule: said, origin }),
                 Some(_) => {
-                    let (next, next_origin) = (next.to_string(), next.origin.clone());
+                    let (next, next_origin) = (next.to_string(), next.origin.to_string());
                     return Err(RenameError::Chain { rule: said, origin, next, next_origin });
                 }
             }

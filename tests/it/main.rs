@@ -26,6 +26,7 @@ mod proxy;
 mod registry;
 mod resign;
 mod resign_faults;
+mod resign_report;
 mod sigstore;
 mod store;
 mod store_cli;

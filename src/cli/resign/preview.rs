@@ -74,6 +74,26 @@ mod tests {
         let keys = Keys::new(vec![key("alice"), key("bob")], routes).unwrap();
         let table = table(&renames, &keys);
         let lines: Vec<&str> = table.lines().map(str::trim_end).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        OLD                                     NEW                      SIGNED BY                                                              RULE FROM
+        private.registry.ng.bluemix.net/secret  (stays, not signed)                                                                             rules.yaml:4, private twin
+        private.registry.ng.bluemix.net/birds   private.de.icr.io/birds  D848E0E1E53B76D0+072E80C800ADE2E2                                      rules.yaml:3, private twin
+        private.registry.au-syd.bluemix.net     private.au.icr.io        D848E0E1E53B76D0+072E80C800ADE2E2                                      built-in ibm, rules.yaml:1
+        private.registry.eu-de.bluemix.net      private.de.icr.io        D848E0E1E53B76D0+072E80C800ADE2E2                                      built-in ibm, rules.yaml:1
+        private.registry.eu-gb.bluemix.net      private.uk.icr.io        D848E0E1E53B76D0+072E80C800ADE2E2                                      built-in ibm, rules.yaml:1
+        private.registry.ng.bluemix.net         private.us.icr.io        D848E0E1E53B76D0+072E80C800ADE2E2                                      built-in ibm, rules.yaml:1
+        registry.ng.bluemix.net/secret          (stays, not signed)                                                                             rules.yaml:4
+        registry.ng.bluemix.net/birds           de.icr.io/birds          8D4EA5318C22D007                                                       rules.yaml:3
+        private.registry.bluemix.net            private.icr.io           D848E0E1E53B76D0+072E80C800ADE2E2                                      built-in ibm, rules.yaml:1
+        registry.au-syd.bluemix.net             au.icr.io                D848E0E1E53B76D0+072E80C800ADE2E2                                      built-in ibm, rules.yaml:1
+        registry.eu-de.bluemix.net              de.icr.io                8D4EA5318C22D007                                                       built-in ibm, rules.yaml:1
+        registry.eu-gb.bluemix.net              uk.icr.io                D848E0E1E53B76D0+072E80C800ADE2E2                                      built-in ibm, rules.yaml:1
+        registry.ng.bluemix.net                 us.icr.io                D848E0E1E53B76D0+072E80C800ADE2E2, 072E80C800ADE2E2 at us.icr.io/team  built-in ibm, rules.yaml:1
+        registry.bluemix.net                    icr.io                   D848E0E1E53B76D0+072E80C800ADE2E2                                      built-in ibm, rules.yaml:1
+        old.example                             new.example              D848E0E1E53B76D0+072E80C800ADE2E2                                      command line
+        072E80C800ADE2E2 is ED0A14420E831D5D8BAAB523072E80C800ADE2E2
+        8D4EA5318C22D007 is 3E83E3B3693537609721A48A8D4EA5318C22D007
+        D848E0E1E53B76D0 is 1DBC0E9F3F265E5D70282E47D848E0E1E53B76D0
+        "#);
     }
 }

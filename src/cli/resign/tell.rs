@@ -60,9 +60,9 @@ mod tests {
             new_blobs: Vec::new(),
             time: String::new(),
         };
-        insta::assert_snapshot!(line(&item, true).unwrap(), @"");
+        insta::assert_snapshot!(line(&item, true).unwrap(), @r#"would sign sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881: old.example/birds/bluebird:1 -> new.example/birds/bluebird:1 (rule old.example=new.example) by BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB, CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC; the old signature is by AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, accepted by scope old.example"#);
         assert!(line(&item, false).is_none());
         let refused = Item { state: State::Refused, reason: Some("no".to_owned()), ..item };
-        insta::assert_snapshot!(line(&refused, true).unwrap(), @"");
+        insta::assert_snapshot!(line(&refused, true).unwrap(), @r#"refused birds/bluebird@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881: old.example/birds/bluebird:1: no"#);
     }
 }

@@ -117,6 +117,57 @@ mod tests {
         let page = String::from_utf8(out).unwrap();
         assert!(!page.contains("<script") && !page.contains("\u{202e}"));
         let (_, body) = page.split_once("</style>").unwrap();
-        insta::assert_snapshot!(body, @"");
+        insta::assert_snapshot!(body, @r#"
+        </head>
+        <body>
+        <h1>Re-signing, a dry run: nothing was written</h1>
+        <p class="counts"><span><b>1</b> would be signed</span>
+        <span><b>1</b> already there</span>
+        <span><b>1</b> refused</span>
+        <span><b>1</b> failed</span>
+        <span><b>1</b> not concerned</span></p>
+        <h2>The job</h2>
+        <table>
+        <tr><th>made by</th><td><code>countersign 0</code></td></tr>
+        <tr><th>began</th><td><code>2026-01-01T00:00:00Z</code></td></tr>
+        <tr><th>ended</th><td><code>2026-01-02T01:00:00Z</code></td></tr>
+        <tr><th>parts</th><td><code>1/1</code></td></tr>
+        <tr><th>destination</th><td><code>new-tree</code></td></tr>
+        <tr><th>rename rules</th><td><code>old.example=new.example</code></td></tr>
+        <tr><th>source</th><td><code>old-tree</code></td></tr>
+        </table>
+        <h2>Reasons for refusals</h2>
+        <table>
+        <tr><th>times</th><th>reason</th></tr>
+        <tr><td>1</td><td>key &amp; …</td></tr>
+        </table>
+        <h2>Failed: accepted, but not read or written; the next run tries again (1)</h2>
+        <table>
+        <tr><th>image</th><th>its name</th><th>reason</th></tr>
+        <tr><td>a/b<br><code>sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881</code><br><small>signature</small> <code>-</code></td><td>old.example/a/c:1</td><td>cannot read: gone<br><small>2026-01-01T00:00:00Z</small></td></tr>
+        </table>
+        <h2>Refused: not accepted, so not signed (1)</h2>
+        <table>
+        <tr><th>image</th><th>its name</th><th>reason</th></tr>
+        <tr><td>a/b<br><code>sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881</code><br><small>signature</small> <code>3333333333333333333333333333333333333333333333333333333333333333</code></td><td>&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;|`*a*`</td><td>key &amp; co\u{a}\u{202e}[x](http://evil)<br><small>2026-01-01T00:00:00Z</small></td></tr>
+        </table>
+        <h2>Would be signed (1)</h2>
+        <table>
+        <tr><th>new name, from old name</th><th>old signature</th><th>new signatures</th></tr>
+        <tr><td><b>new.example/a/b:1</b><br>old.example/a/b:1<br><code>sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881</code><br><small>rule old.example=new.example</small></td><td><code>0000000000000000000000000000000000000000000000000000000000000000</code><br><small>by</small> <code>AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA</code><br><small>scope default</small></td><td><code>1111111111111111111111111111111111111111111111111111111111111111</code><br><small>by</small> <code>BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB</code><br><small>in a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881, 2026-01-01T00:00:00Z</small></td></tr>
+        </table>
+        <h2>Signed for the new name before (1)</h2>
+        <table>
+        <tr><th>new name, from old name</th><th>old signature</th><th>new signatures</th></tr>
+        <tr><td><b>new.example/a/b:1</b><br>old.example/a/b:1<br><code>sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881</code><br><small>rule old.example=new.example</small></td><td><code>2222222222222222222222222222222222222222222222222222222222222222</code><br><small>by</small> <code>AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA</code><br><small>scope default</small></td><td><code>1111111111111111111111111111111111111111111111111111111111111111</code><br><small>by</small> <code>BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB</code><br><small>in a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881, 2026-01-01T00:00:00Z</small></td></tr>
+        </table>
+        <h2>Not concerned (1)</h2>
+        <table>
+        <tr><th>image</th><th>its name</th><th>reason</th></tr>
+        <tr><td>a/b<br><code>sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881</code><br><small>signature</small> <code>4444444444444444444444444444444444444444444444444444444444444444</code></td><td>z.example/a:1</td><td>no rename rule for this name<br><small>2026-01-01T00:00:00Z</small></td></tr>
+        </table>
+        </body>
+        </html>
+        "#);
     }
 }

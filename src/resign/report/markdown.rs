@@ -95,6 +95,58 @@ mod tests {
         let mut head = head_of(&items());
         head.incomplete = Some("part 2/3 is missing".to_owned());
         render(&mut out, ReportForm::Markdown, &head, &items()).unwrap();
-        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"");
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
+        # Re-signing
+
+        **Incomplete**: part 2/3 is missing
+
+        signed: **1**, already there: **1**, refused: **1**, failed: **1**, not concerned: **1**
+
+        | the job | |
+        | --- | --- |
+        | made by | countersign 0 |
+        | began | 2026-01-01T00:00:00Z |
+        | ended | 2026-01-02T01:00:00Z |
+        | parts | 1/1 |
+        | destination | new-tree |
+        | rename rules | old.example=new.example |
+        | source | old-tree |
+
+        ## Reasons for refusals
+
+        | times | reason |
+        | ---: | --- |
+        | 1 | key &amp; … |
+
+        ## Failed: accepted, but not read or written; the next run tries again (1)
+
+        | image | old signature | its name | reason | time |
+        | --- | --- | --- | --- | --- |
+        | a/b@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | - | old.example/a/c:1 | cannot read: gone | 2026-01-01T00:00:00Z |
+
+        ## Refused: not accepted, so not signed (1)
+
+        | image | old signature | its name | reason | time |
+        | --- | --- | --- | --- | --- |
+        | a/b@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 3333333333333333333333333333333333333333333333333333333333333333 | &lt;script&gt;alert\('x'\)&lt;/script&gt;\|\`\*a\*\` | key &amp; co\\u\{a\}\\u\{202e\}\[x\]\(http&#58;//evil\) | 2026-01-01T00:00:00Z |
+
+        ## New signatures (1)
+
+        | digest | old name | new name | rule | old signature, signer, scope | new signatures | place | time |
+        | --- | --- | --- | --- | --- | --- | --- | --- |
+        | sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | old.example/a/b:1 | new.example/a/b:1 | old.example=new.example | 0000000000000000000000000000000000000000000000000000000000000000 by AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, default | by BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB 1111111111111111111111111111111111111111111111111111111111111111 | a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 2026-01-01T00:00:00Z |
+
+        ## Signed for the new name before (1)
+
+        | digest | old name | new name | rule | old signature, signer, scope | new signatures | place | time |
+        | --- | --- | --- | --- | --- | --- | --- | --- |
+        | sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | old.example/a/b:1 | new.example/a/b:1 | old.example=new.example | 2222222222222222222222222222222222222222222222222222222222222222 by AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, default | by BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB 1111111111111111111111111111111111111111111111111111111111111111 | a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 2026-01-01T00:00:00Z |
+
+        ## Not concerned (1)
+
+        | image | old signature | its name | reason | time |
+        | --- | --- | --- | --- | --- |
+        | a/b@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 4444444444444444444444444444444444444444444444444444444444444444 | z.example/a:1 | no rename rule for this name | 2026-01-01T00:00:00Z |
+        "#);
     }
 }

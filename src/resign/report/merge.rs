@@ -251,15 +251,15 @@ mod tests {
             let files: Vec<PathBuf> = files.iter().map(|path| path.to_path_buf()).collect();
             merge(&files).unwrap_err().to_string().replace(&folder.path().display().to_string(), "")
         };
-        insta::assert_snapshot!(error(&[&one, &four]), @"");
+        insta::assert_snapshot!(error(&[&one, &four]), @r#"/1.json and /4.json are of different jobs: shard is "one of 3" in the first, "one of 4" in the second"#);
         let bad = part(folder.path(), "bad.json", "5/4", &items());
-        insta::assert_snapshot!(error(&[&bad]), @"");
+        insta::assert_snapshot!(error(&[&bad]), @r#"/bad.json tells of part "5/4", which is not I/N with 1 <= I <= N"#);
         let text = std::fs::read_to_string(&one).unwrap();
         let edited = folder.path().join("edited.json");
         std::fs::write(&edited, text.replace("\"signed\":1", "\"signed\":2")).unwrap();
-        insta::assert_snapshot!(error(&[&edited]), @"");
+        insta::assert_snapshot!(error(&[&edited]), @r#"the totals of /edited.json are not those of its items: it was changed after it was written"#);
         std::fs::write(&edited, text.replace("old-tree", "other-tree").replace("1/3", "2/3")).unwrap();
-        insta::assert_snapshot!(error(&[&one, &edited]), @"");
+        insta::assert_snapshot!(error(&[&one, &edited]), @r#"/1.json and /edited.json are of different jobs: source is "old-tree" in the first, "other-tree" in the second"#);
         assert!(merge(&[]).is_err());
     }
 }
