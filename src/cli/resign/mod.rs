@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use jiff::Timestamp;
 
 use super::keys::KeysArgs;
@@ -25,17 +25,43 @@ use crate::store::{Store, StoreOptions};
 use record::Record;
 
 /// Verify signatures of an old name and sign anew for the new one, in bulk
-#[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct ResignCommand {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    job: Option<Resign>,
+#[derive(Debug)]
+pub enum ResignCommand {
+    /// The job itself.
+    Job(Box<Resign>),
+    /// What is done with its reports.
+    Report(Command),
+}
+
+// By hand: a subcommand takes the place of all flags, the required ones included, and derived code
+// would take flags with a default for flags of the job.
+impl Args for ResignCommand {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = Command::augment_subcommands(Resign::augment_args(command));
+        command.subcommand_required(false).args_conflicts_with_subcommands(true).subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ResignCommand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(match matches.subcommand() {
+            Some(_) => Self::Report(Command::from_arg_matches(matches)?),
+            None => Self::Job(Box::new(Resign::from_arg_matches(matches)?)),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Check a report against the stores: every signature that it tells of, old and new
     Audit(audit::Audit),
     /// Join the reports of the parts (--shard) of one job
@@ -44,17 +70,17 @@ enum Command {
 
 impl ResignCommand {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
-        match (self.command, self.job) {
-            (Some(Command::Audit(command)), _) => command.run(format).await,
-            (Some(Command::MergeReports(command)), _) => command.run(format),
-            (None, Some(job)) => job.run(format).await,
-            (None, None) => anyhow::bail!("nothing to do: give --from, --to, --rename, --policy and --key"),
+        match self {
+            Self::Job(job) => job.run(format).await,
+            Self::Report(Command::Audit(command)) => command.run(format).await,
+            Self::Report(Command::MergeReports(command)) => command.run(format),
         }
     }
 }
 
-/// The job.
+/// Verify signatures of an old name and sign anew for the new one, in bulk
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Resign {
     /// Store with the old signatures
     #[arg(long, value_name = "STORE")]
