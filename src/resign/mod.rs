@@ -3,6 +3,7 @@
 //! ```text
 //! endpoint (source) -> vouch (policy, rename) -> keys -> endpoint (destination) -> journal
 //!                      \___________________ pipeline ___________________/
+//! journal -> report -> audit (against source and destination)
 //! ```
 
 mod audit;
@@ -13,6 +14,8 @@ mod keys;
 mod pipeline;
 mod rename;
 mod rename_file;
+#[cfg(test)]
+mod rename_tests;
 pub mod report;
 mod vouch;
 
