@@ -117,7 +117,7 @@ mod tests {
         let page = String::from_utf8(out).unwrap();
         assert!(!page.contains("<script") && !page.contains("\u{202e}"));
         let (_, body) = page.split_once("</style>").unwrap();
-        insta::assert_snapshot!(body, @r#"
+        insta::assert_snapshot!(body.trim(), @r#"
         </head>
         <body>
         <h1>Re-signing, a dry run: nothing was written</h1>
