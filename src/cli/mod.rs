@@ -83,7 +83,7 @@ enum Command {
     /// Walk what a client would do for an image on this host, and name the fix
     Doctor(doctor::Doctor),
     /// Verify signatures of an old name and sign anew for the new one, in bulk
-    Resign(resign::Resign),
+    Resign(resign::ResignCommand),
     /// Look after a tree of signatures: ls, check, repair, rm
     Store(store::StoreCommand),
 }

@@ -3,20 +3,28 @@
 //! ```text
 //! endpoint (source) -> vouch (policy, rename) -> keys -> endpoint (destination) -> journal
 //!                      \___________________ pipeline ___________________/
+//! journal -> report -> audit (against source and destination)
 //! ```
 
+mod audit;
 mod endpoint;
 mod item;
 mod journal;
 mod keys;
 mod pipeline;
 mod rename;
+mod rename_file;
+#[cfg(test)]
+mod rename_tests;
+pub mod report;
 mod vouch;
 
+pub use audit::{Audit, AuditError, AuditSummary, Problem, audit};
 pub use endpoint::{Destination, EndpointError, Source};
 pub use item::{Item, State, Summary};
 pub use journal::{ItemKey, JobIdentity, Journal, JournalError, Line, item_key, read as read_journal};
 pub use keys::{Keys, KeysError};
 pub use pipeline::{Job, ResignError, Shard, run};
-pub use rename::{RenameError, RenameMap, Renamed, Rule};
+pub use rename::{Origin, RenameError, RenameMap, Renamed, Renaming, Rule};
+pub use rename_file::{RenameFile, RenameFileError};
 pub use vouch::{Finding, Vouched, judge};

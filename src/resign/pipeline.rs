@@ -258,28 +258,39 @@ fn judge_all(job: &Job, journal: Option<&Journal>, set: &SetAddress, blobs: &[By
 }
 
 /// Signs each new name by each of its keys whose signature is not `present`; no blobs where none
-/// is missing.
+/// is missing. The item names what makes it true, present or new.
 fn make(job: &Job, place: &SetAddress, wanted: Vec<(Item, Vouched)>, present: &[Bytes]) -> Vec<(Item, Vec<Bytes>)> {
     let now = SystemTime::now();
     wanted
         .into_iter()
         .map(|(mut item, vouched)| {
-            let mut blobs = Vec::new();
+            let (mut blobs, mut missing) = (Vec::new(), Vec::new());
             for key in job.keys.for_name(&vouched.new) {
-                if present.iter().any(|blob| is_own(&key.own, blob, place.digest(), &vouched.new, now)) {
-                    continue;
-                }
+                let own = |blob: &&Bytes| is_own(&key.own, blob, place.digest(), &vouched.new, now);
+                let blob = match present.iter().find(own) {
+                    Some(blob) => blob.clone(),
+                    None => {
+                        missing.push(key.signer.fingerprint().to_string());
+                        if job.dry_run {
+                            continue;
+                        }
+                        match sign(job, key.signer.as_ref(), place.digest(), &vouched.new, now) {
+                            Ok(blob) => blobs.push(Bytes::from(blob)),
+                            Err(reason) => {
+                                return (Item { state: State::Failed, reason: Some(reason), ..item }, Vec::new());
+                            }
+                        }
+                        blobs.last().cloned().unwrap_or_default()
+                    }
+                };
                 item.signed_by.push(key.signer.fingerprint().to_string());
-                if job.dry_run {
-                    continue;
-                }
-                match sign(job, key.signer.as_ref(), place.digest(), &vouched.new, now) {
-                    Ok(blob) => blobs.push(Bytes::from(blob)),
-                    Err(reason) => return (Item { state: State::Failed, reason: Some(reason), ..item }, Vec::new()),
-                }
+                item.new_blobs.push(Digest::sha256(&blob).hex().to_owned());
             }
-            item.state = if item.signed_by.is_empty() { State::Already } else { State::Signed };
-            item.new_blobs = blobs.iter().map(|blob| Digest::sha256(blob).hex().to_owned()).collect();
+            item.state = if missing.is_empty() { State::Already } else { State::Signed };
+            if job.dry_run && !missing.is_empty() {
+                // What would be made has no bytes yet.
+                (item.signed_by, item.new_blobs) = (missing, Vec::new());
+            }
             (item, blobs)
         })
         .collect()

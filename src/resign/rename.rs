@@ -2,8 +2,13 @@
 //!
 //! A rule `OLD=NEW` names a registry (`registry.ng.bluemix.net`) or a repository prefix
 //! (`old.example/team`). It applies to a name that equals OLD or goes on with `/` after it;
-//! of several that apply, the longest OLD wins.
+//! of several that apply, the longest OLD wins. It is applied once: a name that it makes and that
+//! another rule would rename again is refused, for the next run would do so.
 
+use std::collections::HashMap;
+use std::fmt;
+
+use super::rename_file::RenameFile;
 use crate::image::{Reference, Repository};
 
 /// IBM Cloud Container Registry: the deprecated names and their successors. Each has a
@@ -15,6 +20,9 @@ const IBM: [(&str, &str); 5] = [
     ("registry.eu-de.bluemix.net", "de.icr.io"),
     ("registry.au-syd.bluemix.net", "au.icr.io"),
 ];
+const PRIVATE: &str = "private.";
+/// How a rule that keeps its names is written where there is a rule a word.
+const STAYS: &str = "null";
 
 /// Why a set of rules cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,25 +42,96 @@ pub enum RenameError {
     #[error("rename rule {0:?} maps a name to itself")]
     Identity(String),
     /// Two rules for one OLD that disagree.
-    #[error("two rename rules for {old}: to {first} and to {second}; keep one")]
+    #[error("two rename rules for {old}: {first} and {second}; keep one")]
     Ambiguous {
         /// The name that both rules rename.
         old: String,
-        /// What the first makes of it.
+        /// What the first makes of it, and where it was given.
         first: String,
-        /// What the second makes of it.
+        /// What the second makes of it, and where it was given.
         second: String,
     },
+    /// NEW lies below OLD.
+    #[error("rename rule {rule} ({origin}) makes names that it would rename again at the next run")]
+    Nested {
+        /// The rule.
+        rule: String,
+        /// Where it was given.
+        origin: String,
+    },
+    /// The names that one rule makes are renamed by another.
+    #[error(
+        "rename rule {rule} ({origin}) makes names that rule {next} ({next_origin}) renames again; \
+         name the last name in one rule, or run two jobs"
+    )]
+    Chain {
+        /// The first rule.
+        rule: String,
+        /// Where it was given.
+        origin: String,
+        /// The second rule.
+        next: String,
+        /// Where it was given.
+        next_origin: String,
+    },
+    /// A rule of a file is wrong.
+    #[error("{origin}: {error}")]
+    At {
+        /// Which file, which line.
+        origin: String,
+        /// What is wrong.
+        error: Box<RenameError>,
+    },
     /// There is no rule at all.
-    #[error("no rename rule given; add --rename OLD=NEW or --rename ibm")]
+    #[error("no rename rule given; add --rename OLD=NEW, --rename ibm or --rename-file F")]
     None,
+}
+
+/// Where a rule was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file and the line, if it was not the command line.
+    place: Option<(String, Option<usize>)>,
+    /// It is of the built-in table.
+    builtin: bool,
+    /// It follows from an exception for the name without `private.`.
+    twin: bool,
+}
+
+impl Origin {
+    const COMMAND_LINE: Self = Self { place: None, builtin: false, twin: false };
+
+    /// Names a line of a file.
+    pub(super) fn file(path: &str, line: Option<usize>) -> Self {
+        Self { place: Some((path.to_owned(), line)), builtin: false, twin: false }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.builtin { "built-in ibm, " } else { "" })?;
+        match &self.place {
+            None => f.write_str("command line")?,
+            Some((path, None)) => f.write_str(path)?,
+            Some((path, Some(line))) => write!(f, "{path}:{line}")?,
+        }
+        f.write_str(if self.twin { ", private twin" } else { "" })
+    }
 }
 
 /// One rule, both sides checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     old: String,
-    new: String,
+    new: Option<String>,
+    origin: Origin,
+}
+
+impl fmt::Display for Rule {
+    /// `OLD=NEW`, or `OLD=null` for names that stay: as jobs and reports record it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.old, self.new.as_deref().unwrap_or(STAYS))
+    }
 }
 
 impl Rule {
@@ -61,39 +140,59 @@ impl Rule {
         &self.old
     }
 
-    /// Returns what it becomes.
-    pub fn new_name(&self) -> &str {
-        &self.new
+    /// Returns what it becomes; `None` for names that stay, and are not signed anew.
+    pub fn new_name(&self) -> Option<&str> {
+        self.new.as_deref()
     }
 
-    fn new(rule: &str, old: &str, new: &str) -> Result<Self, RenameError> {
-        for side in [old, new] {
+    /// Returns where the rule was given.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn new(old: &str, new: Option<&str>, origin: Origin) -> Result<Self, RenameError> {
+        let rule = Self { old: old.to_owned(), new: new.map(str::to_owned), origin };
+        let wrong = |error: RenameError| rule.origin.at(error);
+        for side in [Some(old), new].into_iter().flatten() {
             // Made-up components make a prefix a repository name, which the grammar judges (two, since
-            // docker.io/x would be expanded); a
-            // registry without dot or port would be taken for a Docker Hub user.
+            // docker.io/x would be expanded); a registry without dot or port would be taken for a
+            // Docker Hub user.
             let name = format!("{side}/x/y");
             let valid = Repository::parse(&name).is_ok_and(|parsed| parsed.as_str() == name);
             if side.is_empty() || !valid {
-                return Err(RenameError::Side { rule: rule.to_owned(), side: side.to_owned() });
+                return Err(wrong(RenameError::Side { rule: rule.to_string(), side: side.to_owned() }));
             }
         }
-        if old == new {
-            return Err(RenameError::Identity(rule.to_owned()));
+        if new == Some(old) {
+            return Err(wrong(RenameError::Identity(rule.to_string())));
         }
-        Ok(Self { old: old.to_owned(), new: new.to_owned() })
+        Ok(rule)
     }
 
-    /// Returns what follows OLD in `name`: empty, or starting with `/`.
-    fn remainder<'a>(&self, name: &'a str) -> Option<&'a str> {
-        name.strip_prefix(&self.old).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    fn told(&self) -> String {
+        match &self.new {
+            Some(new) => format!("to {new} ({})", self.origin),
+            None => format!("it stays ({})", self.origin),
+        }
+    }
+}
+
+impl Origin {
+    fn at(&self, error: RenameError) -> RenameError {
+        match self.place {
+            Some(_) => RenameError::At { origin: self.to_string(), error: Box::new(error) },
+            None => error,
+        }
     }
 }
 
 /// A checked set of rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenameMap {
-    /// Longest OLD first, so that the first that applies wins.
+    /// Longest OLD first.
     rules: Vec<Rule>,
+    /// Where the rule for an OLD is.
+    index: HashMap<String, usize>,
 }
 
 /// A reference under its new name, and the rule that made it so.
@@ -105,145 +204,212 @@ pub struct Renamed<'a> {
     pub rule: &'a Rule,
 }
 
+/// What the rules say of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renaming<'a> {
+    /// Nothing.
+    Unmatched,
+    /// It stays as it is: an exception says so.
+    Stays(&'a Rule),
+    /// It has a new name.
+    To(Renamed<'a>),
+    /// The rule makes something that is no image name: too long, or a registry alone.
+    NoName {
+        /// The rule.
+        rule: &'a Rule,
+        /// What it makes.
+        name: String,
+    },
+    /// The new name would be renamed again by the next run.
+    Again {
+        /// What was made.
+        renamed: Renamed<'a>,
+        /// The rule that would rename it.
+        next: &'a Rule,
+    },
+}
+
 impl RenameMap {
     /// Parses rules as given on the command line: `OLD=NEW` each, or `ibm` for the built-in table.
     ///
     /// # Errors
     /// [`RenameError`], naming the rule.
     pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self, RenameError> {
-        let mut rules: Vec<Rule> = Vec::new();
-        for text in texts.iter().map(AsRef::as_ref) {
-            if text == "ibm" {
-                for (old, new) in IBM {
-                    add(&mut rules, Rule::new(text, old, new)?)?;
-                    add(&mut rules, Rule::new(text, &format!("private.{old}"), &format!("private.{new}"))?)?;
-                }
-                continue;
-            }
-            let (old, new) = text.split_once('=').ok_or_else(|| RenameError::Form(text.to_owned()))?;
-            add(&mut rules, Rule::new(text, old, new)?)?;
-        }
-        if rules.is_empty() {
-            return Err(RenameError::None);
-        }
-        rules.sort_by(|a, b| b.old.len().cmp(&a.old.len()).then_with(|| a.old.cmp(&b.old)));
-        Ok(Self { rules })
+        Self::new(texts, &[])
     }
 
-    /// Returns the rules, the one that is tried first being first.
+    /// Joins the rules of the command line with those of files.
+    ///
+    /// An exception of a file goes before the built-in table, and covers the `private.` twin of an
+    /// IBM name too; otherwise two rules for one OLD must agree.
+    ///
+    /// # Errors
+    /// [`RenameError`], naming the rules and where they were given.
+    pub fn new<S: AsRef<str>>(command_line: &[S], files: &[RenameFile]) -> Result<Self, RenameError> {
+        let mut map = Self { rules: Vec::new(), index: HashMap::new() };
+        for text in command_line {
+            map.general(text.as_ref(), Origin::COMMAND_LINE)?;
+        }
+        for (text, origin) in files.iter().flat_map(RenameFile::rules) {
+            map.general(text, origin)?;
+        }
+        let mut twins = Vec::new();
+        for (old, new, origin) in files.iter().flat_map(RenameFile::exceptions) {
+            let exception = Rule::new(old, new, origin)?;
+            twins.extend(private_twin(&exception));
+            map.add(exception, |known| known.origin.builtin)?;
+        }
+        for twin in twins {
+            // What is said of the private name itself goes before what follows for it.
+            let said = map.index.get(&twin.old).and_then(|at| map.rules.get(*at));
+            if said.is_none_or(|known| known.origin.builtin) {
+                map.add(twin, |known| known.origin.builtin)?;
+            }
+        }
+        map.checked()
+    }
+
+    /// Reads back what the rules of a job were, a word each, from the account of the job.
+    ///
+    /// # Errors
+    /// [`RenameError`].
+    pub fn parse_recorded(text: &str) -> Result<Self, RenameError> {
+        let mut map = Self { rules: Vec::new(), index: HashMap::new() };
+        for word in text.split_whitespace() {
+            let (old, new) = word.split_once('=').ok_or_else(|| RenameError::Form(word.to_owned()))?;
+            map.add(Rule::new(old, Some(new).filter(|new| *new != STAYS), Origin::COMMAND_LINE)?, |_| false)?;
+        }
+        map.checked()
+    }
+
+    fn general(&mut self, text: &str, origin: Origin) -> Result<(), RenameError> {
+        if text == "ibm" {
+            let origin = Origin { builtin: true, ..origin };
+            for (old, new) in IBM {
+                self.add(Rule::new(old, Some(new), origin.clone())?, |_| false)?;
+                let (old, new) = (format!("{PRIVATE}{old}"), format!("{PRIVATE}{new}"));
+                self.add(Rule::new(&old, Some(&new), origin.clone())?, |_| false)?;
+            }
+            return Ok(());
+        }
+        let (old, new) = text.split_once('=').ok_or_else(|| origin.at(RenameError::Form(text.to_owned())))?;
+        self.add(Rule::new(old, Some(new), origin)?, |_| false)
+    }
+
+    fn add(&mut self, rule: Rule, replaces: impl FnOnce(&Rule) -> bool) -> Result<(), RenameError> {
+        match self.index.get(&rule.old).and_then(|at| self.rules.get_mut(*at)) {
+            Some(known) if known.new == rule.new => {}
+            Some(known) if replaces(known) => *known = rule,
+            Some(known) => {
+                return Err(RenameError::Ambiguous { first: known.told(), second: rule.told(), old: rule.old });
+            }
+            None => {
+                self.index.insert(rule.old.clone(), self.rules.len());
+                self.rules.push(rule);
+            }
+        }
+        Ok(())
+    }
+
+    fn checked(mut self) -> Result<Self, RenameError> {
+        if self.rules.iter().all(|rule| rule.new.is_none()) {
+            return Err(RenameError::None);
+        }
+        self.rules.sort_by(|a, b| b.old.len().cmp(&a.old.len()).then_with(|| a.old.cmp(&b.old)));
+        self.index = self.rules.iter().enumerate().map(|(at, rule)| (rule.old.clone(), at)).collect();
+        for rule in &self.rules {
+            let Some(next) = rule.new.as_deref().and_then(|new| self.find(new)) else { continue };
+            let (said, origin) = (rule.to_string(), rule.origin.to_string());
+            match next.new {
+                None => {}
+                Some(_) if next.old == rule.old => return Err(RenameError::Nested { rule: said, origin }),
+                Some(_) => {
+                    let (next, next_origin) = (next.to_string(), next.origin.to_string());
+                    return Err(RenameError::Chain { rule: said, origin, next, next_origin });
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// Returns the rules, longest OLD first.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// Renames a reference, keeping its tag and digest; `None` when no rule applies, or when the
-    /// new name would be none that a registry can have (too long).
+    /// Finds the rule with the longest OLD that `name` is or lies below.
+    fn find(&self, name: &str) -> Option<&Rule> {
+        let mut prefix = name;
+        loop {
+            if let Some(at) = self.index.get(prefix) {
+                return self.rules.get(*at);
+            }
+            prefix = prefix.rsplit_once('/')?.0;
+        }
+    }
+
+    /// Renames a reference, keeping its tag and digest; `None` whenever there is no new name for it.
     pub fn apply(&self, reference: &Reference) -> Option<Renamed<'_>> {
+        match self.rename(reference) {
+            Renaming::To(renamed) => Some(renamed),
+            _ => None,
+        }
+    }
+
+    /// Says what becomes of a reference; its tag and digest stay.
+    pub fn rename(&self, reference: &Reference) -> Renaming<'_> {
         let name = reference.repository().as_str();
-        let (rule, rest) = self.rules.iter().find_map(|rule| Some((rule, rule.remainder(name)?)))?;
+        let Some(rule) = self.find(name) else { return Renaming::Unmatched };
+        let Some(new) = &rule.new else { return Renaming::Stays(rule) };
         let full = reference.to_string();
-        let suffix = full.strip_prefix(name)?;
-        let reference = Reference::parse_canonical(&format!("{}{rest}{suffix}", rule.new)).ok()?;
-        Some(Renamed { reference, rule })
+        let text = format!("{new}{}", full.strip_prefix(&rule.old).unwrap_or_default());
+        let Ok(reference) = Reference::parse_canonical(&text) else { return Renaming::NoName { rule, name: text } };
+        let next = self.find(reference.repository().as_str()).filter(|next| next.new.is_some());
+        let renamed = Renamed { reference, rule };
+        match next {
+            Some(next) => Renaming::Again { renamed, next },
+            None => Renaming::To(renamed),
+        }
+    }
+
+    /// Tells of rules by which several old names become one new name: legal, but then different
+    /// images may have claimed it.
+    pub fn collisions(&self) -> Vec<String> {
+        let renaming = || self.rules.iter().filter_map(|rule| Some((rule, rule.new.as_deref()?)));
+        let mut by_new: HashMap<&str, Vec<&Rule>> = HashMap::new();
+        for (rule, new) in renaming() {
+            by_new.entry(new).or_default().push(rule);
+        }
+        let mut found = Vec::new();
+        for (rule, new) in renaming() {
+            let mut above = Some(new);
+            while let Some(prefix) = above {
+                for other in by_new.get(prefix).into_iter().flatten() {
+                    let rest = new.strip_prefix(prefix).unwrap_or_default();
+                    let same_new = format!("{}{rest}", other.old);
+                    // Each pair once; not what says the same, nor what another rule takes elsewhere.
+                    let pair = !rest.is_empty() || rule.old < other.old;
+                    if pair && same_new != rule.old && self.find(&same_new) == Some(*other) {
+                        found.push(format!("{} and {same_new} both become {new}", rule.old));
+                    }
+                }
+                above = prefix.rsplit_once('/').map(|(parent, _)| parent);
+            }
+        }
+        found.sort_unstable();
+        found
     }
 }
 
-fn add(rules: &mut Vec<Rule>, rule: Rule) -> Result<(), RenameError> {
-    match rules.iter().find(|known| known.old == rule.old) {
-        Some(known) if known.new == rule.new => Ok(()),
-        Some(known) => Err(RenameError::Ambiguous { old: rule.old, first: known.new.clone(), second: rule.new }),
-        None => {
-            rules.push(rule);
-            Ok(())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn renamed(rules: &[&str], name: &str) -> Option<String> {
-        let map = RenameMap::parse(rules).unwrap();
-        map.apply(&Reference::parse(name).unwrap()).map(|renamed| renamed.reference.to_string())
-    }
-
-    #[test]
-    fn ibm_moves_every_region() {
-        for (old, new) in [
-            ("registry.bluemix.net/a/b:1", "icr.io/a/b:1"),
-            ("registry.ng.bluemix.net/birds/bluebird:build1", "us.icr.io/birds/bluebird:build1"),
-            ("registry.eu-gb.bluemix.net/a/b:1", "uk.icr.io/a/b:1"),
-            ("registry.eu-de.bluemix.net/a/b:1", "de.icr.io/a/b:1"),
-            ("registry.au-syd.bluemix.net/a/b:1", "au.icr.io/a/b:1"),
-            ("private.registry.ng.bluemix.net/a/b:1", "private.us.icr.io/a/b:1"),
-        ] {
-            assert_eq!(renamed(&["ibm"], old).as_deref(), Some(new));
-        }
-        assert_eq!(renamed(&["ibm"], "us.icr.io/a/b:1"), None);
-        assert_eq!(renamed(&["ibm"], "evil-registry.bluemix.net/a/b:1"), None);
-        assert_eq!(renamed(&["ibm"], "registry.bluemix.net:443/a/b:1"), None);
-    }
-
-    #[test]
-    fn the_longest_rule_wins_at_a_path_boundary() {
-        let rules = ["old.example=new.example", "old.example/team=team.example/x", "old.example/team/sub=z.example"];
-        for (old, new) in [
-            ("old.example/a:1", "new.example/a:1"),
-            ("old.example/team/a:1", "team.example/x/a:1"),
-            ("old.example/team:1", "team.example/x:1"),
-            ("old.example/teamwork:1", "new.example/teamwork:1"),
-            ("old.example/team/sub/deep:1", "z.example/deep:1"),
-        ] {
-            assert_eq!(renamed(&rules, old).as_deref(), Some(new), "{old}");
-        }
-        // A rule that would leave no repository name renames nothing.
-        assert_eq!(renamed(&rules, "old.example/team/sub:1"), None);
-    }
-
-    #[test]
-    fn tag_and_digest_stay() {
-        let digest = format!("sha256:{}", "a".repeat(64));
-        assert_eq!(renamed(&["ibm"], &format!("registry.bluemix.net/a@{digest}")), Some(format!("icr.io/a@{digest}")));
-        assert_eq!(
-            renamed(&["docker.io=mirror.example"], "busybox:1"),
-            Some("mirror.example/library/busybox:1".into())
-        );
-    }
-
-    #[test]
-    fn rules_that_make_no_sense_are_refused() {
-        let error = |rules: &[&str]| RenameMap::parse(rules).unwrap_err().to_string();
-        insta::assert_snapshot!(error(&["azure"]), @r#"rename rule "azure" is neither OLD=NEW nor the name of a built-in table (ibm)"#);
-        insta::assert_snapshot!(error(&["a.b=UPPER.case/X"]), @r#"rename rule "a.b=UPPER.case/X": "UPPER.case/X" is not a registry (host[:port]) or host[:port]/path in lower case"#);
-        insta::assert_snapshot!(error(&["a.b=c.d", "a.b=e.f"]), @"two rename rules for a.b: to c.d and to e.f; keep one");
-        insta::assert_snapshot!(error(&["a.b=a.b"]), @r#"rename rule "a.b=a.b" maps a name to itself"#);
-        insta::assert_snapshot!(error(&[]), @"no rename rule given; add --rename OLD=NEW or --rename ibm");
-        for bad in ["=x.y", "a.b=", "a.b/=c.d", "a.b=c.d:tag/x", "short=c.d", "a.b=c.d/x@sha256:1"] {
-            assert!(RenameMap::parse(&[bad]).is_err(), "{bad}");
-        }
-    }
-
-    proptest::proptest! {
-        /// A second formulation: compare component by component.
-        #[test]
-        fn agrees_with_component_comparison(
-            olds in proptest::collection::btree_set("h[.]x(/[ab]){0,2}", 1..4),
-            name in "h[.]x(/[ab]){1,4}",
-        ) {
-            let rules: Vec<String> = olds.iter().enumerate().map(|(i, old)| format!("{old}=new{i}.y/z")).collect();
-            let map = RenameMap::parse(&rules).unwrap();
-            let parts: Vec<&str> = name.split('/').collect();
-            let best = olds
-                .iter()
-                .enumerate()
-                .filter(|(_, old)| { let o: Vec<&str> = old.split('/').collect(); parts.starts_with(&o) })
-                .max_by_key(|(_, old)| old.split('/').count());
-            let expected = best.map(|(i, old)| {
-                let rest = parts[old.split('/').count()..].iter().map(|p| format!("/{p}")).collect::<String>();
-                format!("new{i}.y/z{rest}:t")
-            });
-            let reference = Reference::parse(&format!("{name}:t")).unwrap();
-            proptest::prop_assert_eq!(map.apply(&reference).map(|r| r.reference.to_string()), expected);
-        }
-    }
+/// What an exception for an IBM name means for its `private.` twin.
+fn private_twin(exception: &Rule) -> Option<Rule> {
+    let registry = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+    IBM.iter().find(|(old, _)| *old == registry(&exception.old))?;
+    let is_ibm = |name: &String| {
+        let registry = registry(name);
+        !registry.starts_with(PRIVATE) && (registry == "icr.io" || registry.ends_with(".icr.io"))
+    };
+    let new = exception.new.as_ref().map(|new| if is_ibm(new) { format!("{PRIVATE}{new}") } else { new.clone() });
+    let origin = Origin { twin: true, ..exception.origin.clone() };
+    Some(Rule { old: format!("{PRIVATE}{}", exception.old), new, origin })
 }

@@ -10,7 +10,7 @@ use crate::policy::{Mechanism, Policy};
 use crate::signature::{Claim, simple_signing};
 use crate::store::{Layout, SetAddress, StorePath};
 
-use super::rename::RenameMap;
+use super::rename::{RenameMap, Renaming};
 
 /// What was found out about one old signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +90,16 @@ pub fn judge(
     if set.layout() == Layout::Image && prefix_before(set.path(), old.repository()).is_none() {
         return refused(named, format!("the claim names {old}, but is stored under {}", set.path()));
     }
-    let Some(renamed) = renames.apply(&old) else {
-        return Finding::Unmatched { old_reference: named, reason: "no rename rule for this name".into() };
+    let unmatched = |old_reference, reason| Finding::Unmatched { old_reference, reason };
+    let renamed = match renames.rename(&old) {
+        Renaming::To(renamed) => renamed,
+        Renaming::Unmatched => return unmatched(named, "no rename rule for this name".to_owned()),
+        Renaming::Stays(rule) => return unmatched(named, format!("its name stays: an exception for {}", rule.old())),
+        Renaming::NoName { rule, name } => return refused(named, format!("rule {rule} makes {name}, no image name")),
+        Renaming::Again { renamed, next } => {
+            let (new, rule) = (&renamed.reference, renamed.rule);
+            return refused(named, format!("rule {rule} makes {new}, which rule {next} would rename again"));
+        }
     };
     let Some(place) = place(set, &old, &renamed.reference) else {
         return refused(named, format!("no place in a tree for {}", renamed.reference));
@@ -100,7 +108,7 @@ pub fn judge(
     match lookup::vouched(old_policy, mechanism, &claim, set.digest(), blob) {
         Ok(accepted) => Finding::Vouched(Vouched {
             new: renamed.reference,
-            rule: format!("{}={}", renamed.rule.old(), renamed.rule.new_name()),
+            rule: renamed.rule.to_string(),
             old,
             place,
             signer: accepted.fingerprint.unwrap_or_default(),

@@ -27,6 +27,7 @@ mod proxy;
 mod registry;
 mod resign;
 mod resign_faults;
+mod resign_report;
 mod sigstore;
 mod sites;
 mod store;

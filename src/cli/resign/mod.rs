@@ -1,11 +1,17 @@
-//! `countersign resign`: move signatures to new names, in bulk.
+//! `countersign resign`: move signatures to new names, in bulk; and what is done with its reports.
+
+mod audit;
+mod merge;
+mod preview;
+mod record;
+mod tell;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use jiff::Timestamp;
 
 use super::keys::KeysArgs;
@@ -13,8 +19,64 @@ use super::output::{self, Answer, Format};
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::Policy;
-use crate::resign::{self, Destination, Item, Job, JobIdentity, Journal, Keys, RenameMap, Shard, Source, State};
+use crate::resign::report::ReportForm;
+use crate::resign::{self, Destination, Job, JobIdentity, Journal, Keys, RenameFile, RenameMap, Shard, Source};
 use crate::store::{Store, StoreOptions};
+use record::Record;
+
+/// Verify signatures of an old name and sign anew for the new one, in bulk
+#[derive(Debug)]
+pub enum ResignCommand {
+    /// The job itself.
+    Job(Box<Resign>),
+    /// What is done with its reports.
+    Report(Command),
+}
+
+// By hand: a subcommand takes the place of all flags, the required ones included, and derived code
+// would take flags with a default for flags of the job.
+impl Args for ResignCommand {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = Command::augment_subcommands(Resign::augment_args(command));
+        command.subcommand_required(false).args_conflicts_with_subcommands(true).subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ResignCommand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(match matches.subcommand() {
+            Some(_) => Self::Report(Command::from_arg_matches(matches)?),
+            None => Self::Job(Box::new(Resign::from_arg_matches(matches)?)),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a report against the stores: every signature that it tells of, old and new
+    Audit(audit::Audit),
+    /// Join the reports of the parts (--shard) of one job
+    MergeReports(merge::MergeReports),
+}
+
+impl ResignCommand {
+    pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
+        match self {
+            Self::Job(job) => job.run(format).await,
+            Self::Report(Command::Audit(command)) => command.run(format).await,
+            Self::Report(Command::MergeReports(command)) => command.run(format),
+        }
+    }
+}
 
 /// Verify signatures of an old name and sign anew for the new one, in bulk
 #[derive(Debug, Args)]
@@ -28,8 +90,12 @@ pub struct Resign {
     to: String,
     /// Old and new registry or repository prefix; repeatable, the longest match wins. `ibm` is the
     /// built-in table of registry.bluemix.net and its regions
-    #[arg(long, value_name = "OLD=NEW|ibm", required = true)]
+    #[arg(long, value_name = "OLD=NEW|ibm", required_unless_present = "rename_file")]
     rename: Vec<String>,
+    /// File (YAML) of rename `rules`, and of `exceptions` for namespaces that moved elsewhere or stay;
+    /// repeatable
+    #[arg(long, value_name = "FILE")]
+    rename_file: Vec<PathBuf>,
     /// policy.json that each old signature must satisfy, for the name in its own claim
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
@@ -48,7 +114,11 @@ pub struct Resign {
     /// expired since; recorded in the journal
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     as_of: Option<Timestamp>,
-    /// Decide and tell, but write nothing
+    /// Account of the job, for `resign audit` (.json) or for people (.md, .html): all that its runs
+    /// with this journal did, or what a dry run would do
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Decide and tell, but write nothing except a report
     #[arg(long)]
     dry_run: bool,
     /// Accept old signatures that use SHA-1 or RSA keys under 2048 bits
@@ -60,7 +130,8 @@ const EXAMPLES: &str = "\
 Examples:
   countersign resign --from old-tree --to old-tree --rename ibm --policy old-policy.json --key new.asc --dry-run
   countersign resign --from s3://old --to s3://new --rename old.example/team=new.example \\
-      --policy old-policy.json --key new.asc
+      --policy old-policy.json --key new.asc --journal job.journal --report job.json
+  countersign resign audit job.json --policy old-policy.json --new-key new.pub.asc
 
 Exit codes: 0 all that had to be signed is signed; 1 some were refused or failed; 2 could not run.";
 
@@ -71,26 +142,32 @@ fn default_jobs() -> usize {
 
 impl Resign {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
-        let renames = RenameMap::parse(&self.rename)?;
+        let started = Timestamp::now();
+        // Before anything else: a report that cannot be must not be found out after hours.
+        self.report.as_deref().map(ReportForm::of).transpose()?;
+        let renames = self.renames()?;
         let old_policy = Policy::load(&self.policy)?;
         let keys = self.keys.load()?;
-        let source = Store::open(&self.from, &StoreOptions { create: false, ..StoreOptions::default() })
-            .await
-            .context("--from")?;
-        let create = StoreOptions { create: !self.dry_run, ..StoreOptions::default() };
-        let destination = match Store::open(&self.to, &create).await {
-            // A dry run creates nothing; what is not there yet is empty.
-            Err(_) if self.dry_run && !self.to.contains("://") => Store::memory(),
-            opened => opened.context("--to")?,
-        };
+        if self.dry_run && format == Format::Text {
+            output::talk(&output::plain(&preview::table(&renames, &keys)));
+        }
+        for collision in renames.collisions() {
+            output::talk(&output::plain(&format!("warning: {collision}: different images may have claimed one name")));
+        }
+        let source = open_source(&self.from).await?;
+        let destination = open_destination(&self.to, self.dry_run).await?;
         let as_of = self.as_of.map_or_else(SystemTime::now, SystemTime::from);
         let identity = self.identity(&renames, &keys)?;
         // A dry run writes nothing, not even a journal.
         let journal = self.journal.as_deref().filter(|_| !self.dry_run);
         let journal = journal.map(|path| Journal::open(path, &identity)).transpose()?;
+        let mut record = match &self.report {
+            Some(report) => Some(Record::begin(report, self.journal.as_deref(), self.dry_run, &identity, started)?),
+            None => None,
+        };
         let job = Job {
-            source: Source::Tree(source),
-            destination: Destination::Tree(destination),
+            source,
+            destination,
             renames,
             old_policy,
             mechanism: Arc::new(OpenPgp::at(as_of).allow_weak(self.allow_weak)),
@@ -101,7 +178,23 @@ impl Resign {
             shard: self.shard.unwrap_or(Shard::WHOLE),
         };
         let dry_run = self.dry_run;
-        let summary = resign::run(Arc::new(job), journal, |item| tell(item, dry_run)).await?;
+        let outcome = resign::run(Arc::new(job), journal, |item| {
+            tell::item(item, dry_run, format);
+            if let Some(record) = &mut record {
+                record.note(item);
+            }
+        })
+        .await;
+        // A job that stopped has its report, too: what it did up to then stays.
+        let recorded = match record {
+            Some(record) => {
+                let stopped = outcome.as_ref().err().map(ToString::to_string);
+                tokio::task::spawn_blocking(move || record.end(stopped)).await?
+            }
+            None => Ok(()),
+        };
+        let summary = outcome?;
+        recorded?;
         let text = format!(
             "{}: {}, already there: {}, refused: {}, failed: {}, not concerned: {}{} ({:.1} s)",
             if dry_run { "Would sign" } else { "Signed" },
@@ -119,11 +212,15 @@ impl Resign {
 }
 
 impl Resign {
+    fn renames(&self) -> anyhow::Result<RenameMap> {
+        let files: Result<Vec<_>, _> = self.rename_file.iter().map(|path| RenameFile::load(path)).collect();
+        Ok(RenameMap::new(&self.rename, &files?)?)
+    }
+
     /// Everything that decides what is signed. A journal goes on only for the same.
     fn identity(&self, renames: &RenameMap, keys: &Keys) -> anyhow::Result<JobIdentity> {
         let policy = std::fs::read(&self.policy).with_context(|| self.policy.display().to_string())?;
-        let rules: Vec<String> =
-            renames.rules().iter().map(|rule| format!("{}={}", rule.old(), rule.new_name())).collect();
+        let rules: Vec<String> = renames.rules().iter().map(ToString::to_string).collect();
         let keys: Vec<String> = keys
             .all()
             .map(|(prefix, key)| {
@@ -145,6 +242,21 @@ impl Resign {
     }
 }
 
+/// Opens where old signatures are.
+async fn open_source(location: &str) -> anyhow::Result<Source> {
+    let options = StoreOptions { create: false, ..StoreOptions::default() };
+    Ok(Source::Tree(Store::open(location, &options).await.context("--from")?))
+}
+
+/// Opens where new signatures go; with `only_read` it is not made, and empty if it is not there.
+async fn open_destination(location: &str, only_read: bool) -> anyhow::Result<Destination> {
+    let options = StoreOptions { create: !only_read, ..StoreOptions::default() };
+    Ok(Destination::Tree(match Store::open(location, &options).await {
+        Err(_) if only_read && !location.contains("://") => Store::memory(),
+        opened => opened.context("--to")?,
+    }))
+}
+
 fn parse_shard(text: &str) -> Result<Shard, String> {
     let wrong = || format!("{text:?} is not I/N with 1 <= I <= N");
     let (index, count) = text.split_once('/').ok_or_else(wrong)?;
@@ -158,19 +270,4 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
         day.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|start| start.timestamp())
     };
     text.parse().ok().or_else(day).ok_or_else(|| format!("{text:?} is neither 2024-05-01T12:00:00Z nor 2024-05-01"))
-}
-
-/// Tells what a person has to look at; in a dry run all that would be signed, too.
-fn tell(item: &Item, dry_run: bool) {
-    let old = item.old_reference.as_deref().unwrap_or("(no readable claim)");
-    let reason = item.reason.as_deref().unwrap_or_default();
-    let line = match item.state {
-        State::Refused => format!("refused {}@{}: {old}: {reason}", item.repository, item.digest),
-        State::Failed => format!("failed  {}@{}: {old}: {reason}", item.repository, item.digest),
-        State::Signed if dry_run => {
-            format!("would sign {} as {}", item.digest, item.new_reference.as_deref().unwrap_or_default())
-        }
-        State::Signed | State::Already | State::Unmatched => return,
-    };
-    output::talk(&output::plain(&line));
 }

@@ -1,0 +1,204 @@
+//! Items that can be read again and again: those of a journal, one for each old signature.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::seen::{Seen, key_of};
+use super::{Item, ReportError};
+use crate::resign::item::State;
+use crate::resign::journal::{ItemKey, JobIdentity, Journal, JournalError, Line, item_key, read};
+
+/// A stream of items that can be read several times, the same each time.
+pub trait Account {
+    /// Hands over every item.
+    ///
+    /// # Errors
+    /// [`ReportError`] of reading, or the first one that `take` returns.
+    fn each(&self, take: &mut dyn FnMut(&Item) -> Result<(), ReportError>) -> Result<(), ReportError>;
+}
+
+/// What a journal says at last of each old signature, whatever number of runs wrote to it.
+///
+/// A line gives way to a later one of the same old signature if that is signed, or if it is itself
+/// a failure; further copies of the same bytes are one item. In memory are only the old
+/// signatures that have several lines.
+#[derive(Debug)]
+pub struct JournalAccount {
+    path: PathBuf,
+    job: JobIdentity,
+    /// Which line counts, of those that have several.
+    counts: HashMap<ItemKey, u64>,
+    /// Images that could not be read, and could later.
+    read_later: HashSet<ItemKey>,
+}
+
+impl JournalAccount {
+    /// Looks through a journal.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        let mut seen = Seen::new();
+        let mut unread: HashMap<ItemKey, u64> = HashMap::new();
+        let mut number = 0u64;
+        let job = read(path, |line| {
+            number += 1;
+            let Line::Item(item) = line else { return };
+            let key = key_of(&item);
+            seen.note(key);
+            if item.blob.is_none() {
+                unread.insert(key, number);
+            }
+        })?;
+        let mut best: HashMap<ItemKey, (u8, u64)> = HashMap::new();
+        let mut read_later = HashSet::new();
+        let suspects = seen.suspects();
+        if !suspects.is_empty() || !unread.is_empty() {
+            number = 0;
+            read(path, |line| {
+                number += 1;
+                let Line::Item(item) = line else { return };
+                let key = key_of(&item);
+                let set = item_key(&item.repository, &item.digest.to_string(), "");
+                if item.blob.is_some() && unread.get(&set).is_some_and(|before| *before < number) {
+                    read_later.insert(set);
+                }
+                if !suspects.contains_key(&key) {
+                    return;
+                }
+                let (rank, latest_counts) = match item.state {
+                    State::Failed => (0, true),
+                    State::Signed => (2, true),
+                    State::Already | State::Unmatched | State::Refused => (1, false),
+                };
+                let known = best.entry(key).or_insert((rank, number));
+                if rank > known.0 || (rank == known.0 && latest_counts) {
+                    *known = (rank, number);
+                }
+            })?;
+        }
+        let counts = best.into_iter().map(|(key, (_, line))| (key, line)).collect();
+        Ok(Self { path: path.to_owned(), job, counts, read_later })
+    }
+
+    /// Returns which job the journal is of.
+    pub fn job(&self) -> &JobIdentity {
+        &self.job
+    }
+}
+
+impl Account for JournalAccount {
+    fn each(&self, take: &mut dyn FnMut(&Item) -> Result<(), ReportError>) -> Result<(), ReportError> {
+        let mut number = 0u64;
+        let mut outcome = Ok(());
+        read(&self.path, |line| {
+            number += 1;
+            let Line::Item(item) = line else { return };
+            let key = key_of(&item);
+            let passed = self.counts.get(&key).is_some_and(|line| *line != number)
+                || (item.blob.is_none() && self.read_later.contains(&key));
+            if outcome.is_ok() && !passed {
+                outcome = take(&item);
+            }
+        })?;
+        outcome
+    }
+}
+
+/// How many items wait to be written.
+const WAITING: usize = 4096;
+
+/// A journal for a job that has none of its own (a dry run, or no `--journal`): it lies beside the
+/// report and goes away with this value.
+#[derive(Debug)]
+pub struct Spool {
+    file: tempfile::NamedTempFile,
+    journal: Journal,
+    waiting: Vec<Item>,
+    failed: Option<JournalError>,
+}
+
+impl Spool {
+    /// Begins one beside `report`.
+    ///
+    /// # Errors
+    /// [`ReportError`].
+    pub fn beside(report: &Path, job: &JobIdentity) -> Result<Self, ReportError> {
+        let folder = super::write::folder(report);
+        let file = tempfile::Builder::new()
+            .prefix(".countersign-journal-")
+            .tempfile_in(folder)
+            .map_err(|source| ReportError::Io { path: folder.to_owned(), source })?;
+        let journal = Journal::open(file.path(), job)?;
+        Ok(Self { file, journal, waiting: Vec::new(), failed: None })
+    }
+
+    /// Notes an item; a failure to write is told by [`Spool::account`].
+    pub fn note(&mut self, item: &Item) {
+        self.waiting.push(item.clone());
+        if self.waiting.len() >= WAITING {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.failed.is_none() {
+            self.failed = self.journal.record(&self.waiting).err();
+        }
+        self.waiting.clear();
+    }
+
+    /// Returns all that was noted.
+    ///
+    /// # Errors
+    /// [`ReportError`].
+    pub fn account(&mut self) -> Result<JournalAccount, ReportError> {
+        self.flush();
+        match self.failed.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(JournalAccount::open(self.file.path())?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{item, job};
+    use super::*;
+
+    #[test]
+    fn one_item_for_each_old_signature() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::beside(&folder.path().join("r.json"), &job()).unwrap();
+        let lines = [
+            ("1", State::Failed),
+            ("2", State::Signed),
+            ("", State::Failed),
+            ("3", State::Refused),
+            ("1", State::Failed),
+            ("2", State::Already),
+            ("1", State::Signed),
+            ("4", State::Signed),
+            ("4", State::Signed),
+            ("5", State::Unmatched),
+            ("5", State::Unmatched),
+        ];
+        for (n, (blob, state)) in lines.into_iter().enumerate() {
+            let blob = Some(blob.to_owned()).filter(|blob| !blob.is_empty());
+            spool.note(&Item { blob, state, time: format!("{n:02}"), ..item() });
+        }
+        let mut found = Vec::new();
+        let account = spool.account().unwrap();
+        account
+            .each(&mut |item| {
+                found.push(format!("{} {} {:?}", item.time, item.blob.as_deref().unwrap_or("-"), item.state));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(found, ["01 2 Signed", "03 3 Refused", "06 1 Signed", "08 4 Signed", "09 5 Unmatched"]);
+        let stopped = account.each(&mut |_| Err(ReportError::Stopped));
+        assert!(matches!(stopped, Err(ReportError::Stopped)));
+        drop(spool);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it goes away");
+    }
+}

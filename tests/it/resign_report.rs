@@ -1,0 +1,305 @@
+//! The account of a bulk job: what it says, that it is checked, and that no change of it, or of
+//! what it tells of, goes unseen.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Host, Ran, text};
+use crate::support::keys;
+
+const A: char = 'a';
+
+fn digest(c: char) -> String {
+    format!("sha256:{}", c.to_string().repeat(64))
+}
+
+/// A tree with something of each kind, and the job that moves it.
+struct Desk {
+    host: Host,
+    from: PathBuf,
+    to: PathBuf,
+    policy: PathBuf,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let host = Host::new(Path::new("/nonexistent"));
+        let (from, to) = (host.path().join("from"), host.path().join("to"));
+        let policy = host.signed_by_policy("old.json", &keys::public("alice"));
+        let desk = Self { host, from, to, policy };
+        for (name, c, key) in [
+            ("registry.ng.bluemix.net/a/good:1", A, "alice"),
+            ("registry.ng.bluemix.net/a/good:2", A, "alice"),
+            ("registry.ng.bluemix.net/b/more:1", 'b', "alice"),
+            ("registry.bluemix.net/c/other-key:1", 'c', "bob"),
+            ("elsewhere.example/d/unrelated:1", 'd', "alice"),
+            ("registry.bluemix.net/e/already:1", 'e', "alice"),
+        ] {
+            desk.sign(name, c, key, &desk.from);
+        }
+        desk.sign("icr.io/e/already:1", 'e', "carol", &desk.to);
+        desk
+    }
+
+    fn sign(&self, name: &str, c: char, key: &str, to: &Path) {
+        let (key, digest) = (keys::secret(key), digest(c));
+        let args = ["sign", name, "--key", text(&key), "--digest", &digest, "--to", text(to)];
+        self.host.countersign(&args).accepted();
+    }
+
+    fn resign(&self, extra: &[&str]) -> Ran {
+        let key = keys::secret("carol");
+        let fixed = ["resign", "--from", text(&self.from), "--to", text(&self.to), "--policy", text(&self.policy)];
+        let rename: &[&str] = if extra.contains(&"--rename-file") { &[] } else { &["--rename", "ibm"] };
+        self.host.countersign(&[&fixed[..], &["--key", text(&key)], rename, extra].concat())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.host.path().join(name)
+    }
+
+    /// Runs the job and returns its report.
+    fn report(&self, name: &str, extra: &[&str]) -> (PathBuf, Value) {
+        let path = self.path(name);
+        let ran = self.resign(&[&["--report", text(&path)], extra].concat());
+        assert!(ran.code == Some(1) || ran.code == Some(0), "{ran:?}");
+        let report = read(&path);
+        (path, report)
+    }
+
+    fn audit(&self, report: &Path, extra: &[&str]) -> Ran {
+        let key = keys::public("carol");
+        let fixed = ["--format", "json", "resign", "audit", text(report), "--policy", text(&self.policy)];
+        self.host.countersign(&[&fixed[..], &["--new-key", text(&key)], extra].concat())
+    }
+
+    /// Audits and insists that it is told that `what` is wrong.
+    #[track_caller]
+    fn wrong(&self, report: &Path, what: &str) {
+        let ran = self.audit(report, &[]);
+        assert!(ran.code == Some(1) && ran.stdout.contains(what), "{what}: {ran:#?}");
+    }
+
+    /// Audits and insists that all is well.
+    #[track_caller]
+    fn right(&self, report: &Path) -> Value {
+        let ran = self.audit(report, &[]).accepted();
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn items<'a>(report: &'a Value, state: &str) -> Vec<&'a Value> {
+    report["items"].as_array().unwrap().iter().filter(|item| item["state"] == state).collect()
+}
+
+fn folder(tree: &Path, name: &str, c: char) -> PathBuf {
+    tree.join(format!("{name}@{}", digest(c).replace(':', "=")))
+}
+
+#[test]
+fn a_report_says_what_was_done_and_is_true() {
+    let desk = Desk::new();
+    // One that cannot be written: its place is taken by a file.
+    std::fs::create_dir_all(desk.to.join("b")).unwrap();
+    let blocked = folder(&desk.to, "b/more", 'b');
+    std::fs::write(&blocked, "in the way").unwrap();
+    let journal = desk.path("journal");
+    let with_journal = ["--journal", text(&journal)];
+    let (path, report) = desk.report("job.json", &with_journal);
+    assert_eq!(
+        report["totals"],
+        json!({"signed": 2, "already": 1, "unmatched": 1, "refused": 1, "failed": 1}),
+        "{report:#}"
+    );
+    assert_eq!(report["report"], "countersign resign 1");
+    assert_eq!(report["job"]["shard"], "1/1");
+    assert!(report["creator"].as_str().unwrap().starts_with("countersign "));
+    let signed = items(&report, "signed")[0];
+    for member in ["old_reference", "new_reference", "digest", "blob", "signer", "scope", "rule", "place", "time"] {
+        assert!(signed[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {signed}");
+    }
+    assert_eq!(signed["new_blobs"].as_array().unwrap().len(), 1);
+    let already = items(&report, "already")[0];
+    assert_eq!(already["new_blobs"].as_array().unwrap().len(), 1, "which one it was: {already}");
+    assert_eq!(report["refusals"].as_object().unwrap().values().collect::<Vec<_>>(), [&json!(1)]);
+    let audited = desk.right(&path);
+    assert_eq!((&audited["signatures"], &audited["wrong"], &audited["unexplained"]), (&3.into(), &0.into(), &0.into()));
+
+    // The next run of the same job does the rest; its report tells of both.
+    std::fs::remove_file(&blocked).unwrap();
+    let (path, report) = desk.report("job.json", &with_journal);
+    assert_eq!(report["totals"], json!({"signed": 3, "already": 1, "unmatched": 1, "refused": 1, "failed": 0}));
+    desk.right(&path);
+    for page in ["job.md", "job.html"] {
+        desk.resign(&[&with_journal[..], &["--report", text(&desk.path(page))]].concat());
+        let page = std::fs::read_to_string(desk.path(page)).unwrap();
+        assert!(page.contains("us.icr.io/a/good:2") && page.contains("New signatures (3)"), "{page}");
+    }
+    // Without a journal there is a report, and nothing else is left beside it.
+    let (path, report) = desk.report("again.json", &[]);
+    assert_eq!(report["totals"]["already"], 4);
+    desk.right(&path);
+    let left: Vec<_> = std::fs::read_dir(desk.host.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".countersign")), "{left:?}");
+    // A signature by the job's key that the report does not tell of.
+    desk.sign("us.icr.io/a/good:3", A, "carol", &desk.to);
+    assert_eq!(desk.right(&path)["unexplained"], 1);
+    let ran = desk.resign(&["--report", "job.pdf"]);
+    assert!(ran.code == Some(2) && ran.stderr.contains(".json, .md or .html"), "{ran:?}");
+}
+
+#[test]
+fn a_dry_run_shows_everything_first() {
+    let desk = Desk::new();
+    let rules = desk.host.write(
+        "rules.yaml",
+        "rules: [ibm]\nexceptions:\n  registry.ng.bluemix.net/b: de.icr.io/b\n  registry.bluemix.net/e: null\n",
+    );
+    let path = desk.path("plan.json");
+    let ran = desk.resign(&["--rename-file", text(&rules), "--dry-run", "--report", text(&path)]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("rules.yaml:3") && ran.stderr.contains("(stays, not signed)"), "{ran:?}");
+    let carol = ran.stderr.lines().find_map(|line| line.split_once(" is ").map(|(_, key)| key.to_owned())).unwrap();
+    for said in [
+        format!("would sign {}: registry.ng.bluemix.net/b/more:1 -> de.icr.io/b/more:1", digest('b')),
+        format!("(rule registry.ng.bluemix.net/b=de.icr.io/b) by {carol}; the old signature is by "),
+        format!("refused c/other-key@{}: registry.bluemix.net/c/other-key:1: ", digest('c')),
+        "Would sign: 3, already there: 0, refused: 1".to_owned(),
+    ] {
+        assert!(ran.stdout.contains(&said), "{said}: {ran:#?}");
+    }
+    assert!(!folder(&desk.to, "b/more", 'b').exists());
+    let report = read(&path);
+    assert_eq!((&report["dry_run"], &report["totals"]["signed"]), (&true.into(), &3.into()));
+    let stays = items(&report, "unmatched").into_iter().find(|item| item["repository"] == "e/already").unwrap();
+    assert_eq!(stays["reason"], "its name stays: an exception for registry.bluemix.net/e");
+    let ran = desk.audit(&path, &[]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("dry run"), "{ran:?}");
+    // Rules that would go round in circles are refused before anything is opened.
+    let rules = desk.host.write("bad.yaml", "rules:\n - old.example=new.example\n - new.example=old.example\n");
+    let ran = desk.resign(&["--rename-file", text(&rules)]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("bad.yaml:3) makes names that rule"), "{ran:?}");
+    let ran = desk.resign(&["--rename", "us.icr.io=x.example", "--rename", "uk.icr.io=x.example", "--dry-run"]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("renames again"), "{ran:?}");
+}
+
+#[test]
+fn tampering_is_found() {
+    let desk = Desk::new();
+    let (path, report) = desk.report("job.json", &[]);
+    desk.right(&path);
+    let signed = items(&report, "signed");
+    let more = signed.iter().find(|item| item["repository"] == "b/more").unwrap();
+    let hash = more["new_blobs"][0].as_str().unwrap();
+
+    // The stores change.
+    let new = folder(&desk.to, "b/more", 'b').join("signature-1");
+    let kept = std::fs::read(&new).unwrap();
+    std::fs::remove_file(&new).unwrap();
+    desk.wrong(&path, &format!("the new signature {hash} is not at b/more@"));
+    // (By another key: the same claim by the same key in the same second is the same signature.)
+    desk.sign("us.icr.io/b/more:1", 'b', "bob", &desk.to);
+    desk.wrong(&path, &format!("the new signature {hash} is not at b/more@"));
+    std::fs::write(&new, &kept).unwrap();
+    desk.right(&path);
+    let old = folder(&desk.from, "b/more", 'b').join("signature-1");
+    let kept = std::fs::read(&old).unwrap();
+    std::fs::remove_file(&old).unwrap();
+    desk.wrong(&path, "is not in the source");
+    std::fs::write(&old, kept).unwrap();
+    // Other keys are trusted.
+    let other = desk.host.signed_by_policy("other.json", &keys::public("bob"));
+    let ran = desk.audit(&path, &["--policy", text(&other)]);
+    assert_eq!(ran.code, Some(2), "given twice: {ran:?}");
+    let args = ["resign", "audit", text(&path), "--policy", text(&other), "--new-policy", text(&other)];
+    let ran = desk.host.countersign(&args);
+    assert!(ran.code == Some(1) && ran.stdout.contains("the old policy does not accept the old signature"), "{ran:?}");
+    assert!(ran.stdout.contains("the report says that it was refused, but the old policy accepts it"), "{ran:?}");
+    assert!(ran.stdout.contains("note: the old policy is not the one that the job used"), "{ran:?}");
+
+    // The report changes.
+    let edited = desk.path("edited.json");
+    let fingerprint = "F".repeat(40);
+    let position = report["items"].as_array().unwrap().iter().position(|item| item["repository"] == "b/more").unwrap();
+    let item = |member: &str| format!("/items/{position}/{member}");
+    for (pointer, value, what) in [
+        (item("new_reference"), json!("us.icr.io/b/evil:1"), "the report says new name us.icr.io/b/evil:1"),
+        (item("old_reference"), json!("registry.ng.bluemix.net/b/x:1"), "the report says old name"),
+        (item("rule"), json!("registry.ng.bluemix.net=x.example"), "the report says rule"),
+        (item("place"), json!(format!("b/x@{}", digest('b').replace(':', "="))), "the report says place"),
+        (item("place"), json!("../../x"), "the report says place"),
+        (item("scope"), json!("us.icr.io"), "the report says policy scope"),
+        (item("signer"), json!(fingerprint), "the report says old signer"),
+        (item("blob"), json!("0".repeat(64)), "is not in the source"),
+        (item("new_blobs/0"), json!("0".repeat(64)), "the new signature 0000"),
+        (item("signed_by/0"), json!(fingerprint), "the report names the new signers FFFF"),
+        (item("signed_by"), json!([]), "the report names the new signers (none)"),
+        (item("digest"), json!(digest('c')), "is not in the source"),
+        (item("time"), json!("2001-01-01T00:00:00Z"), "is not between"),
+        (item("state"), json!("refused"), "the old policy accepts it"),
+        ("/totals/signed".to_owned(), json!(7), "its totals say 7 signed"),
+        ("/job/rename rules".to_owned(), json!("registry.ng.bluemix.net=x.example"), "the report says"),
+        ("/incomplete".to_owned(), json!("a shard"), "incomplete: a shard"),
+    ] {
+        let mut changed = report.clone();
+        *changed.pointer_mut(&pointer).unwrap() = value;
+        write(&edited, &changed);
+        desk.wrong(&edited, what);
+    }
+    let mut doubled = report.clone();
+    doubled["items"].as_array_mut().unwrap().push((*more).clone());
+    doubled["totals"]["signed"] = json!(4);
+    write(&edited, &doubled);
+    desk.wrong(&edited, "more than once");
+    let mut fewer = report.clone();
+    fewer["items"].as_array_mut().unwrap().retain(|item| item["old_reference"] != "registry.ng.bluemix.net/a/good:2");
+    write(&edited, &fewer);
+    desk.wrong(&edited, "its items are 2 signed");
+    fewer["totals"]["signed"] = json!(2);
+    write(&edited, &fewer);
+    assert_eq!(desk.right(&edited)["unexplained"], 1, "what is left out is seen where it lies");
+    std::fs::write(&edited, "{}").unwrap();
+    assert_eq!(desk.audit(&edited, &[]).code, Some(2));
+}
+
+/// Writes a report as serde_json would not: its first member first.
+fn write(path: &Path, report: &Value) {
+    let mut members = report.as_object().unwrap().clone();
+    let format = members.remove("report").unwrap();
+    let items = members.remove("items").unwrap();
+    let head = Value::Object(members).to_string();
+    let head = head.strip_prefix('{').unwrap().strip_suffix('}').unwrap();
+    std::fs::write(path, format!("{{\"report\":{format},{head},\"items\":{items}}}")).unwrap();
+}
+
+#[test]
+fn parts_are_joined() {
+    let desk = Desk::new();
+    let parts: Vec<PathBuf> =
+        (1..=3).map(|index| desk.report(&format!("{index}.json"), &["--shard", &format!("{index}/3")]).0).collect();
+    let all = desk.path("all.json");
+    let merge = |parts: &[&Path], extra: &[&str]| {
+        let parts: Vec<&str> = parts.iter().map(|path| text(path)).collect();
+        desk.host.countersign(&[&["resign", "merge-reports"], &parts[..], &["-o", text(&all)], extra].concat())
+    };
+    merge(&[&parts[0], &parts[1], &parts[2]], &[]).accepted();
+    let merged = read(&all);
+    assert_eq!(merged["totals"], json!({"signed": 3, "already": 1, "unmatched": 1, "refused": 1, "failed": 0}));
+    assert_eq!((&merged["incomplete"], &merged["job"]["shard"]), (&Value::Null, &json!("1/1")));
+    assert_eq!(desk.right(&all)["signatures"], 4);
+    let ran = merge(&[&parts[2], &parts[0]], &[]);
+    assert!(ran.code == Some(1) && ran.stdout.contains("missing: part 2/3"), "{ran:?}");
+    merge(&[&parts[2], &parts[0]], &["--allow-missing"]).accepted();
+    assert_eq!(read(&all)["incomplete"], "no report of part 2/3");
+    desk.wrong(&all, "no report of part 2/3");
+    let ran = merge(&[&parts[0], &parts[0]], &[]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("both tell of part 1/3"), "{ran:?}");
+    let other = desk.report("other.json", &["--rename", "x.example=y.example", "--shard", "2/3"]).0;
+    let ran = merge(&[&parts[0], &other], &[]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("different jobs: rename rules"), "{ran:?}");
+}
