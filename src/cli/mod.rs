@@ -13,6 +13,7 @@ mod policy;
 mod registries_d;
 mod requirement;
 mod resign;
+mod resign_ends;
 mod resolve;
 mod serve;
 mod sign;

@@ -10,22 +10,26 @@ use jiff::Timestamp;
 
 use super::keys::KeysArgs;
 use super::output::{self, Answer, Format};
+use super::resign_ends::{EndsArgs, shown};
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::Policy;
-use crate::resign::{self, Destination, Item, Job, JobIdentity, Journal, Keys, RenameMap, Shard, Source, State};
-use crate::store::{Store, StoreOptions};
+use crate::resign::{self, Item, Job, JobIdentity, Journal, Keys, RenameMap, Shard, State};
 
 /// Verify signatures of an old name and sign anew for the new one, in bulk
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Resign {
-    /// Store with the old signatures
-    #[arg(long, value_name = "STORE")]
+    /// Where the old signatures are: a store, a registry with the signature extension
+    /// (docker://HOST[/NAMESPACE]) or a lookaside on the web (https://BASE)
+    #[arg(long, value_name = "PLACE")]
     from: String,
-    /// Store for the new signatures; may be the same
-    #[arg(long, value_name = "STORE")]
+    /// Where the new signatures go; may be the same. On the web: the lookaside of a countersign
+    /// server
+    #[arg(long, value_name = "PLACE")]
     to: String,
+    #[command(flatten)]
+    ends: EndsArgs,
     /// Old and new registry or repository prefix; repeatable, the longest match wins. `ibm` is the
     /// built-in table of registry.bluemix.net and its regions
     #[arg(long, value_name = "OLD=NEW|ibm", required = true)]
@@ -61,6 +65,8 @@ Examples:
   countersign resign --from old-tree --to old-tree --rename ibm --policy old-policy.json --key new.asc --dry-run
   countersign resign --from s3://old --to s3://new --rename old.example/team=new.example \\
       --policy old-policy.json --key new.asc
+  countersign resign --from docker://us.icr.io/birds --to docker://us.icr.io/birds --discover catalog \\
+      --check current --rename ibm --policy old-policy.json --key new.asc
 
 Exit codes: 0 all that had to be signed is signed; 1 some were refused or failed; 2 could not run.";
 
@@ -74,23 +80,15 @@ impl Resign {
         let renames = RenameMap::parse(&self.rename)?;
         let old_policy = Policy::load(&self.policy)?;
         let keys = self.keys.load()?;
-        let source = Store::open(&self.from, &StoreOptions { create: false, ..StoreOptions::default() })
-            .await
-            .context("--from")?;
-        let create = StoreOptions { create: !self.dry_run, ..StoreOptions::default() };
-        let destination = match Store::open(&self.to, &create).await {
-            // A dry run creates nothing; what is not there yet is empty.
-            Err(_) if self.dry_run && !self.to.contains("://") => Store::memory(),
-            opened => opened.context("--to")?,
-        };
+        let ends = self.ends.open(&self.from, &self.to, &renames, self.jobs, self.dry_run).await?;
         let as_of = self.as_of.map_or_else(SystemTime::now, SystemTime::from);
         let identity = self.identity(&renames, &keys)?;
         // A dry run writes nothing, not even a journal.
         let journal = self.journal.as_deref().filter(|_| !self.dry_run);
         let journal = journal.map(|path| Journal::open(path, &identity)).transpose()?;
         let job = Job {
-            source: Source::Tree(source),
-            destination: Destination::Tree(destination),
+            source: ends.source,
+            destination: ends.destination,
             renames,
             old_policy,
             mechanism: Arc::new(OpenPgp::at(as_of).allow_weak(self.allow_weak)),
@@ -98,6 +96,7 @@ impl Resign {
             creator: super::CREATOR.to_owned(),
             jobs: self.jobs,
             dry_run: self.dry_run,
+            choice: ends.choice,
             shard: self.shard.unwrap_or(Shard::WHOLE),
         };
         let dry_run = self.dry_run;
@@ -132,8 +131,8 @@ impl Resign {
             .collect();
         let shard = self.shard.map_or_else(|| "1/1".to_owned(), |shard| format!("{}/{}", shard.index, shard.count));
         let pairs = [
-            ("source", self.from.clone()),
-            ("destination", self.to.clone()),
+            ("source", shown(&self.from)),
+            ("destination", shown(&self.to)),
             ("rename rules", rules.join(" ")),
             ("policy", Digest::sha256(&policy).to_string()),
             ("keys", keys.join(" ")),
@@ -141,7 +140,8 @@ impl Resign {
             ("weak algorithms", if self.allow_weak { "accepted" } else { "refused" }.to_owned()),
             ("shard", shard),
         ];
-        Ok(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        let pairs = pairs.into_iter().chain(self.ends.identity());
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }
 
@@ -165,10 +165,10 @@ fn tell(item: &Item, dry_run: bool) {
     let old = item.old_reference.as_deref().unwrap_or("(no readable claim)");
     let reason = item.reason.as_deref().unwrap_or_default();
     let line = match item.state {
-        State::Refused => format!("refused {}@{}: {old}: {reason}", item.repository, item.digest),
-        State::Failed => format!("failed  {}@{}: {old}: {reason}", item.repository, item.digest),
+        State::Refused => format!("refused {}: {old}: {reason}", item.image()),
+        State::Failed => format!("failed  {}: {old}: {reason}", item.image()),
         State::Signed if dry_run => {
-            format!("would sign {} as {}", item.digest, item.new_reference.as_deref().unwrap_or_default())
+            format!("would sign {} as {}", item.image(), item.new_reference.as_deref().unwrap_or_default())
         }
         State::Signed | State::Already | State::Unmatched => return,
     };

@@ -107,7 +107,7 @@ impl Connection {
     }
 }
 
-fn base(scheme: &str, registry: &str) -> Result<Url, ConnectError> {
+pub(super) fn base(scheme: &str, registry: &str) -> Result<Url, ConnectError> {
     let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
     let wrong = || ConnectError::Name(registry.to_owned());
     if host.is_empty() || host == ".." || host.contains(['/', '@', '?', '#', '\\']) {
@@ -116,7 +116,7 @@ fn base(scheme: &str, registry: &str) -> Result<Url, ConnectError> {
     Url::parse(&format!("{scheme}://{host}/")).map_err(|_| wrong())
 }
 
-async fn client(registry: &str, options: &RegistryOptions) -> Result<HttpClient, ConnectError> {
+pub(super) async fn client(registry: &str, options: &RegistryOptions) -> Result<HttpClient, ConnectError> {
     let (directories, host) = (options.certs_d.clone(), registry.to_owned());
     // certs.d is a handful of small files, but still a disk.
     let loaded = tokio::task::spawn_blocking(move || HostCertificates::load(&directories, &host)).await;
@@ -127,6 +127,7 @@ async fn client(registry: &str, options: &RegistryOptions) -> Result<HttpClient,
     let mut roots = options.roots.clone();
     roots.add_parsable_certificates(certificates.authorities);
     HttpClient::with_identities(roots, !options.tls_verify, certificates.identities)
+        .map(|http| http.paced(options.pace.clone()))
         .map_err(|source| ConnectError::Setup { registry: registry.to_owned(), source: source.into() })
 }
 

@@ -5,6 +5,7 @@
 //!                      \___________________ pipeline ___________________/
 //! ```
 
+mod choice;
 mod endpoint;
 mod item;
 mod journal;
@@ -13,7 +14,11 @@ mod pipeline;
 mod rename;
 mod vouch;
 
-pub use endpoint::{Destination, EndpointError, Source};
+pub use choice::{Check, CheckKind, Choice};
+pub use endpoint::{
+    Destination, Discover, Endpoint, EndpointError, Image, ImageFile, ImageLine, Left, LineError, Listed, Lister,
+    LookasideEnd, RegistryEnd, Source, Why,
+};
 pub use item::{Item, State, Summary};
 pub use journal::{ItemKey, JobIdentity, Journal, JournalError, Line, item_key, read as read_journal};
 pub use keys::{Keys, KeysError};
