@@ -25,6 +25,7 @@ mod openpgp;
 mod proxy;
 mod registry;
 mod resign;
+mod resign_ends;
 mod resign_faults;
 mod sigstore;
 mod store;

@@ -8,3 +8,4 @@ pub mod image_folder;
 pub mod keys;
 pub mod moto;
 pub mod server;
+pub mod web;

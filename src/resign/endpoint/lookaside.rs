@@ -14,7 +14,7 @@ use crate::store::{Layout, SetAddress};
 /// A lookaside by its base URL.
 #[derive(Clone, Debug)]
 pub struct LookasideEnd {
-    base: LookasideBase,
+    base: Arc<LookasideBase>,
     web: Arc<Web>,
     jobs: usize,
 }
@@ -33,7 +33,7 @@ impl LookasideEnd {
     /// # Errors
     /// [`EndpointError`] for a base that is no URL, and for certificates that cannot be used.
     pub async fn reader(location: &str, client: &RegistryClient) -> Result<Self, EndpointError> {
-        let base = LookasideBase::parse(location)?;
+        let base = Arc::new(LookasideBase::parse(location)?);
         let reader = client.lookaside_alone(&host_of(&base)).await?;
         Ok(Self { base, web: Arc::new(Web::Reader(reader)), jobs: 1 })
     }
@@ -43,7 +43,7 @@ impl LookasideEnd {
     /// # Errors
     /// As [`LookasideEnd::reader`]; and if credentials would go over plain http.
     pub async fn deposit(location: &str, client: &RegistryClient, jobs: usize) -> Result<Self, EndpointError> {
-        let base = LookasideBase::parse(location)?;
+        let base = Arc::new(LookasideBase::parse(location)?);
         let deposit = client.deposit(location).await?;
         Ok(Self { base, web: Arc::new(Web::Deposit(deposit)), jobs: jobs.max(1) })
     }
