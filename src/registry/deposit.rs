@@ -166,9 +166,9 @@ mod tests {
     async fn stores_once_whatever_happens() {
         let calls = AtomicUsize::new(0);
         let (fake, put) = put(false, "", move |_| match calls.fetch_add(1, Ordering::SeqCst) {
-            0 => say("429 Too Many Requests", &[("Retry-After", "0")], ""),
-            1 => say("503 Service Unavailable", &[("Retry-After", "0")], ""),
-            2 => Vec::new(),
+            0 => Vec::new(),
+            1 => say("429 Too Many Requests", &[("Retry-After", "0")], ""),
+            2 => say("503 Service Unavailable", &[("Retry-After", "0")], ""),
             _ => say("204 No Content", &[("Location", "/base/a@sha256=00/signature-1")], ""),
         })
         .await;
@@ -202,6 +202,12 @@ mod tests {
             assert_eq!(fake.heard().len(), 1);
             assert_eq!(fake.heard()[0].header("authorization"), Some("Basic YTpnZWhlaW0="));
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_there_without_its_place() {
+        let (_, put) = put(false, "", |_| say("204 No Content", &[], "")).await;
+        assert!(matches!(put, Err(DepositError::Refused { .. })), "{put:?}");
     }
 
     #[tokio::test]

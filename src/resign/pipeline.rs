@@ -179,14 +179,8 @@ async fn produce(job: Arc<Job>, journal: Option<Arc<Journal>>, sender: mpsc::Sen
 
 /// This process's part of the source, each image with what is the newest in its repository.
 fn images(job: &Arc<Job>) -> BoxStream<'static, Result<(Image, Arc<Newest>), EndpointError>> {
-    let shard = job.shard;
-    let mine = move |image: &Result<Image, EndpointError>| match image {
-        Ok(Image::Found(set)) => shard.has(set.path().as_str()),
-        Ok(Image::Left(left)) => shard.has(&left.image),
-        Err(_) => true,
-    };
     let newest = job.choice.newest;
-    let images = job.source.images(newest).filter(move |image| std::future::ready(mine(image))).boxed();
+    let images = job.source.images(newest, job.shard);
     if newest {
         return choice::settle(job.clone(), images);
     }

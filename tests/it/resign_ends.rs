@@ -157,6 +157,12 @@ fn a_registry_moves_in_place_and_clients_accept_it() {
     let other = desk.resign(&here, &here, &["--discover", "catalog", "--journal", &journal]);
     assert!(other.code == Some(2) && other.stderr.contains("belongs to another job"), "{other:?}");
 
+    // Two processes share a list: everything is accounted for once.
+    let parts = ["1/2", "2/2"]
+        .map(|shard| totals(&desk.resign(&here, &desk.path("shards"), &["--images", &images, "--shard", shard])));
+    let sum: Vec<u64> = parts[0].iter().zip(&parts[1]).map(|(a, b)| a + b).collect();
+    assert_eq!(sum, [2, 0, 2, 3, 1], "{parts:?}");
+
     // By the catalog, into a tree; and the whole registry, the rest.
     let ran = desk.resign(&desk.docker("/birds"), &desk.path("new"), &["--discover", "catalog"]);
     assert_eq!((ran.code, totals(&ran)), (Some(0), [2, 0, 2, 0, 0]), "{ran:?}");

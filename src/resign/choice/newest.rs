@@ -160,7 +160,8 @@ mod tests {
 
     #[tokio::test]
     async fn images_are_gathered_by_repository() {
-        let left = Ok(Image::Left(Left { image: "x:1".into(), digest: None, why: Why::Absent("gone".into()) }));
+        let why = Why::Absent("gone".into());
+        let left = Ok(Image::Left(Left { image: "x:1".into(), part: "x".into(), digest: None, why }));
         let fault = Err(EndpointError::Location("x".into()));
         let images = vec![found("a", "1"), found("a", "2"), found("b", "1"), fault, left, found("b/c", "1")];
         let groups: Vec<_> = by_repository(stream::iter(images).boxed()).map(|group| group.len()).collect().await;

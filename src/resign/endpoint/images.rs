@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::EndpointError;
 use super::line::{ImageLine, LINE_LIMIT, LineError};
+use crate::resign::pipeline::Shard;
 
 /// Lines that are read ahead.
 const AHEAD: usize = 256;
@@ -46,6 +47,13 @@ pub(super) struct Line {
     /// Its text, as far as it is fit to be shown.
     pub(super) text: String,
     pub(super) image: Result<ImageLine, LineError>,
+}
+
+impl Line {
+    /// Tells whether the line is of a part of the work.
+    pub(super) fn is_of(&self, shard: Shard) -> bool {
+        shard.has(self.image.as_ref().map_or(self.text.as_str(), |line| line.path.as_str()))
+    }
 }
 
 impl ImageFile {

@@ -19,6 +19,7 @@ use super::{Endpoint, EndpointError, Image, Left, Why};
 use crate::image::{Digest, Repository, Tag};
 use crate::registry::{RegistryClient, Selector};
 use crate::resign::journal::{ItemKey, item_key};
+use crate::resign::pipeline::Shard;
 use crate::store::{Layout, SetAddress, StorePath};
 
 /// How many repositories' tags are looked up ahead of their use.
@@ -69,7 +70,7 @@ impl Listed {
         Self { at, names: Arc::new(Names { lister, hosts, client, jobs: jobs.max(1) }) }
     }
 
-    pub(super) fn images(&self, grouped: bool) -> BoxStream<'static, Result<Image, EndpointError>> {
+    pub(super) fn images(&self, grouped: bool, shard: Shard) -> BoxStream<'static, Result<Image, EndpointError>> {
         let jobs = self.names.jobs;
         let (first, second) = (self.clone(), self.clone());
         let mut seen = Seen { grouped, ..Seen::default() };
@@ -82,6 +83,8 @@ impl Listed {
                         let this = first.clone();
                         async move {
                             match line {
+                                // In a tree, part is what the set's own path says.
+                                Ok(line) if !this.is_tree() && !line.is_of(shard) => Vec::new(),
                                 Ok(line) => this.expand(line, tags).await,
                                 Err(error) => vec![Wanted::Stop(error)],
                             }
@@ -91,7 +94,7 @@ impl Listed {
                     .flat_map(stream::iter)
                     .boxed()
             }
-            Lister::Catalog => stream::once(async move { first.catalog().await }).flatten().boxed(),
+            Lister::Catalog => stream::once(async move { first.catalog(shard).await }).flatten().boxed(),
         };
         wanted
             .map(move |wanted| {
@@ -110,8 +113,12 @@ impl Listed {
             .boxed()
     }
 
+    fn is_tree(&self) -> bool {
+        matches!(self.at, Endpoint::Tree(_))
+    }
+
     /// All repositories of the registry, within its namespace, and their tags.
-    async fn catalog(self) -> BoxStream<'static, Wanted> {
+    async fn catalog(self, shard: Shard) -> BoxStream<'static, Wanted> {
         let Endpoint::Registry(registry) = &self.at else { return stream::empty().boxed() };
         let repositories = match registry.client().catalog(registry.host()).await {
             Ok(repositories) => repositories,
@@ -119,7 +126,9 @@ impl Listed {
         };
         let registry = registry.clone();
         let lines = repositories.into_iter().filter_map(move |repository| {
-            let path = StorePath::parse(repository.path()).ok().filter(|path| registry.has(path))?;
+            let path = StorePath::parse(repository.path())
+                .ok()
+                .filter(|path| registry.has(path) && shard.has(path.as_str()))?;
             Some((ImageLine { host: None, path, tag: None, digest: None }, repository))
         });
         stream::iter(lines)
@@ -134,9 +143,10 @@ impl Listed {
 
     /// What one line stands for.
     async fn expand(&self, Line { place, text, image }: Line, discover_tags: bool) -> Vec<Wanted> {
+        let part = image.as_ref().map_or(text.as_str(), |line| line.path.as_str()).to_owned();
         let refused = |reason: String| {
-            let left = Left { image: text.clone(), digest: None, why: Why::Refused(format!("{place}: {reason}")) };
-            vec![Wanted::Image(Image::Left(left))]
+            let why = Why::Refused(format!("{place}: {reason}"));
+            vec![Wanted::Image(Image::Left(Left { image: text.clone(), part: part.clone(), digest: None, why }))]
         };
         let line = match image {
             Ok(line) => line,
@@ -184,7 +194,10 @@ impl Listed {
     }
 
     async fn tags(&self, line: ImageLine, repository: Repository, discovered: bool) -> Vec<Wanted> {
-        let left = |why| vec![Wanted::Image(Image::Left(Left { image: repository.to_string(), digest: None, why }))];
+        let left = |why| {
+            let (image, part) = (repository.to_string(), line.path.to_string());
+            vec![Wanted::Image(Image::Left(Left { image, part, digest: None, why }))]
+        };
         match self.names.client.tags(&repository).await {
             Ok(tags) if tags.is_empty() => left(Why::Absent("the repository has no tags".to_owned())),
             Ok(tags) => {
@@ -208,8 +221,8 @@ impl Listed {
             Ok(manifest) => self.sets(&line, &manifest.digest).await.into_iter().map(Ok).collect(),
             Err(error) => {
                 let why = if error.is_not_found() && discovered { Why::Absent } else { Why::Failed };
-                let left = Left { image: format!("{repository}:{tag}"), digest: None, why: why(error.to_string()) };
-                vec![Ok(Image::Left(left))]
+                let (image, part) = (format!("{repository}:{tag}"), line.path.to_string());
+                vec![Ok(Image::Left(Left { image, part, digest: None, why: why(error.to_string()) }))]
             }
         }
     }
@@ -275,7 +288,8 @@ impl Listed {
 
 fn absent(line: &ImageLine, digest: Option<&Digest>, reason: String) -> Image {
     let host = line.host.as_ref().map(|host| format!("{host}/")).unwrap_or_default();
-    Image::Left(Left { image: format!("{host}{}", line.path), digest: digest.cloned(), why: Why::Absent(reason) })
+    let (image, part) = (format!("{host}{}", line.path), line.path.to_string());
+    Image::Left(Left { image, part, digest: digest.cloned(), why: Why::Absent(reason) })
 }
 
 /// What went by of the repository at hand.

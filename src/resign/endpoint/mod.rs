@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
+use super::pipeline::Shard;
 use super::vouch::Vouched;
 use crate::image::Digest;
 use crate::registries_d;
@@ -92,6 +93,9 @@ pub enum Image {
 pub struct Left {
     /// What the list says.
     pub image: String,
+    /// The repository's path, which decides whose part of the work it is; of a line that names
+    /// none, its text.
+    pub part: String,
     /// Its digest, if that is known.
     pub digest: Option<Digest>,
     /// Why it is left out.
@@ -122,12 +126,19 @@ impl Source {
     /// Lists the images that may have signatures, each once (of a list: unless the list has them
     /// twice, far from each other; the second visit then finds the work of the first).
     ///
-    /// If `grouped`, all images of a repository follow each other.
-    pub fn images(&self, grouped: bool) -> BoxStream<'static, Result<Image, EndpointError>> {
-        match self {
+    /// If `grouped`, all images of a repository follow each other. Images of other parts of the
+    /// work than `shard` are left out, and registries not asked about them.
+    pub fn images(&self, grouped: bool, shard: Shard) -> BoxStream<'static, Result<Image, EndpointError>> {
+        let images = match self {
             Self::Tree(store) => whole_tree(store.clone(), grouped).map_ok(Image::Found).boxed(),
-            Self::Listed(listed) => listed.images(grouped),
-        }
+            Self::Listed(listed) => listed.images(grouped, shard),
+        };
+        let mine = move |image: &Result<Image, EndpointError>| match image {
+            Ok(Image::Found(set)) => shard.has(set.path().as_str()),
+            Ok(Image::Left(left)) => shard.has(&left.part),
+            Err(_) => true,
+        };
+        images.filter(move |image| std::future::ready(mine(image))).boxed()
     }
 
     /// Reads the signatures of one image.
