@@ -184,17 +184,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_final_and_told() {
-        for status in [
-            "200 OK",
-            "204 x",
-            "401 Unauthorized",
-            "403 Forbidden",
-            "404 Not Found",
-            "405 x",
-            "409 Conflict",
-            "413 x",
-            "422 x",
-        ] {
+        for status in
+            ["200 OK", "401 Unauthorized", "403 Forbidden", "404 Not Found", "405 x", "409 Conflict", "413 x", "422 x"]
+        {
             let (fake, put) = put(false, "a:geheim@", move |_| say(status, &[], "no: not this one\n")).await;
             let error = put.unwrap_err().to_string();
             assert!(error.ends_with(&format!("{status}: no: not this one")), "{error}");
