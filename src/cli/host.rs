@@ -90,18 +90,23 @@ impl HostArgs {
 
     /// Makes a client that checks certificates or does not.
     pub fn client_that(&self, tls_verify: bool) -> RegistryClient {
-        let environment = Environment::from_process();
-        let credentials = AuthFiles::from_environment(|name| std::env::var_os(name), environment.uid);
-        RegistryClient::new(RegistryOptions {
-            tls_verify,
-            credentials: CredentialSource::Files(credentials),
-            certs_d: crate::host::certificate_directories(&environment, self.config_search.into()),
-            ..RegistryOptions::default()
-        })
+        RegistryClient::new(registry_options(tls_verify, self.config_search))
     }
 
     /// Joins client and configuration to find signatures with.
     pub fn lookup(&self, client: &RegistryClient, configuration: Configuration) -> Signatures {
         Signatures { client: client.clone(), configuration, environment: Environment::from_process() }
+    }
+}
+
+/// How this host's user speaks to registries: credentials from the login files, `certs.d`.
+pub fn registry_options(tls_verify: bool, search: ConfigSearch) -> RegistryOptions {
+    let environment = Environment::from_process();
+    let credentials = AuthFiles::from_environment(|name| std::env::var_os(name), environment.uid);
+    RegistryOptions {
+        tls_verify,
+        credentials: CredentialSource::Files(credentials),
+        certs_d: crate::host::certificate_directories(&environment, search.into()),
+        ..RegistryOptions::default()
     }
 }

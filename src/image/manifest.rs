@@ -17,6 +17,14 @@ const TYPED: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
 ];
 
+/// The types of manifests that certainly are no lists.
+const IMAGES: [&str; 4] = [
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
+
 /// What a manifest is, guessed from its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManifestKind {
@@ -54,6 +62,15 @@ pub struct Instance {
     pub digest: Digest,
     /// `os/architecture[/variant]`, empty parts left out.
     pub platform: String,
+    /// What the list says that the member is; empty if it does not.
+    pub media_type: String,
+}
+
+impl Instance {
+    /// Tells whether the member is, or may be, a list itself.
+    pub fn may_be_list(&self) -> bool {
+        !IMAGES.contains(&self.media_type.as_str())
+    }
 }
 
 #[derive(Deserialize)]
@@ -170,6 +187,8 @@ struct List {
 
 #[derive(Deserialize)]
 struct Member {
+    #[serde(rename = "mediaType", default)]
+    media_type: String,
     digest: String,
     platform: Option<Platform>,
 }
@@ -198,7 +217,7 @@ pub fn inspect_list(bytes: &[u8]) -> Result<Vec<Instance>, ManifestError> {
             let platform =
                 parts.iter().filter(|part| !part.is_empty()).map(String::as_str).collect::<Vec<_>>().join("/");
             match Digest::parse(&member.digest) {
-                Ok(digest) => Ok(Instance { digest, platform }),
+                Ok(digest) => Ok(Instance { digest, platform, media_type: member.media_type }),
                 Err(source) => Err(ManifestError::Member { digest: member.digest, source }),
             }
         })

@@ -178,7 +178,7 @@ impl Signatures {
             }
             SignatureLocation::Http(_) => {
                 let reader = self.client.lookaside(repository.domain()).await?;
-                let blobs = reader.signatures(|index| with_userinfo(base, repository.path(), digest, index)).await?;
+                let blobs = reader.signatures(|index| base.authorized_url(repository.path(), digest, index)).await?;
                 numbered(blobs, |index| Origin::Url(without_query(base.redacted_url(repository.path(), digest, index))))
             }
         };
@@ -208,7 +208,7 @@ impl Signatures {
             }
             SignatureLocation::Http(_) => {
                 let reader = self.client.lookaside(registry).await?;
-                let bytes = reader.signature(&with_userinfo(base, repository, digest, index)).await?;
+                let bytes = reader.signature(&base.authorized_url(repository, digest, index)).await?;
                 let origin = Origin::Url(base.redacted_url(repository, digest, index));
                 Ok(bytes.map(|bytes| SignatureBlob { origin, bytes }))
             }
@@ -240,14 +240,6 @@ fn without_query(url: String) -> String {
 }
 
 /// The reader takes userinfo from the URL, as Go does.
-fn with_userinfo(base: &LookasideBase, repository: &str, digest: &Digest, index: NonZeroU32) -> String {
-    let url = base.signature_url(repository, digest, index);
-    match (base.userinfo(), url.split_once("://")) {
-        (Some(userinfo), Some((scheme, rest))) => format!("{scheme}://{userinfo}@{rest}"),
-        _ => url,
-    }
-}
-
 fn numbered(blobs: Vec<Bytes>, origin: impl Fn(NonZeroU32) -> Origin) -> Vec<SignatureBlob> {
     (1u32..)
         .filter_map(NonZeroU32::new)

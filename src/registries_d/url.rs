@@ -142,6 +142,15 @@ impl LookasideBase {
         format!("{}://{}{}", url.scheme, url.escaped_host(), url.request_uri())
     }
 
+    /// As [`LookasideBase::signature_url`], with the userinfo in it. It is a secret.
+    pub fn authorized_url(&self, repository: &str, digest: &Digest, index: NonZeroU32) -> String {
+        let url = self.signature_url(repository, digest, index);
+        match (self.userinfo(), url.split_once("://")) {
+            (Some(userinfo), Some((scheme, rest))) => format!("{scheme}://{userinfo}@{rest}"),
+            _ => url,
+        }
+    }
+
     /// Builds the path of the file of signature `index`: the decoded base path is used as it is,
     /// the host is not looked at.
     pub fn file_path(&self, repository: &str, digest: &Digest, index: NonZeroU32) -> PathBuf {

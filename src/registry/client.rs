@@ -2,29 +2,27 @@
 //! options and the one way in which every call is authenticated and repeated.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderValue, Method, StatusCode};
 use rustls::RootCertStore;
 
 use crate::image::Repository;
 
 use super::challenge::{Challenge, challenges};
-use super::connection::{API_VERSION, Connection, PING_LIMIT, PING_PATH, Ping};
+use super::connection::{self, API_VERSION, Connection, PING_LIMIT, PING_PATH, Ping};
 use super::credentials::{AuthFiles, CredentialsError};
 use super::error::{CallError, ConnectError};
 use super::fetch::{self, Answer, Exchange};
 use super::lookaside::LookasideReader;
+use super::pace::Pace;
+use super::patience::{FIRST_DELAY, Patience, retry_after};
 use super::secret::{Credential, basic};
 use super::tls::system_roots;
 use super::token::{TokenRequest, Tokens};
 
-/// How often a GET is tried that is answered 429, as containers/image.
-const ATTEMPTS: u32 = 5;
-const FIRST_DELAY: Duration = Duration::from_secs(2);
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// How long a ping's findings are kept, so that a long-lived program notices changes.
 const CONNECTION_LIFE: Duration = Duration::from_secs(600);
 const CREDENTIAL_LIFE: Duration = Duration::from_secs(60);
@@ -54,8 +52,13 @@ pub struct RegistryOptions {
     pub certs_d: Vec<std::path::PathBuf>,
     /// The authorities trusted besides those of `certs.d`.
     pub roots: RootCertStore,
-    /// The time for one exchange, body and redirects included.
+    /// The time for one exchange, body and redirects included; its turn by `pace` not.
     pub timeout: Duration,
+    /// How fast each host is asked.
+    pub pace: Option<Pace>,
+    /// Whether what may be a bad moment of a server's (5xx, a broken connection) is tried again,
+    /// uploads of signatures included: for long jobs.
+    pub patient: bool,
 }
 
 impl Default for RegistryOptions {
@@ -68,6 +71,8 @@ impl Default for RegistryOptions {
             certs_d: Vec::new(),
             roots: system_roots(),
             timeout: Duration::from_secs(60),
+            pace: None,
+            patient: false,
         }
     }
 }
@@ -211,17 +216,54 @@ impl RegistryClient {
         self.shared.connections.try_get_with(registry.to_owned(), open).await.map_err(|e| (*e).clone())
     }
 
-    /// Calls, authenticates, and repeats: a 429 as often as containers/image does (not with a
-    /// body), a 401 once with a new token or with the scope that the registry asks for.
+    /// Returns the reader of a lookaside that belongs to no registry: `host[:port]`'s own TLS
+    /// settings, nothing is pinged.
+    ///
+    /// # Errors
+    /// [`ConnectError`] for certificates that cannot be used.
+    pub async fn lookaside_alone(&self, host: &str) -> Result<LookasideReader, ConnectError> {
+        connection::base("https", host)?;
+        let http = connection::client(host, &self.shared.options).await?;
+        Ok(LookasideReader::new(http, self.shared.options.timeout).patient(self.patience()))
+    }
+
+    /// The credentials for `host[:port]` itself.
+    pub(super) async fn credential_of_host(&self, host: &str) -> Result<Option<Arc<Credential>>, CredentialsError> {
+        self.credential(Scope::Catalog(host)).await
+    }
+
+    pub(super) fn checks_certificates(&self) -> bool {
+        self.shared.options.tls_verify
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        Patience::new(self.shared.first_delay, self.shared.options.patient)
+    }
+
+    /// Tells whether an upload that failed may be made again.
+    pub(super) fn is_patient(&self) -> bool {
+        self.shared.options.patient
+    }
+
+    /// Calls, authenticates, and repeats: what patience allows (not with a body), a 401 once with
+    /// a new token or with the scope that the registry asks for.
     pub(super) async fn call(&self, connection: &Connection, call: &Call<'_>) -> Result<Answer, CallError> {
         let credential = self.credential(call.scope).await?;
         let scopes = [call.scope.text()];
-        let mut delay = self.shared.first_delay;
-        let mut attempt = 0;
+        let mut patience = self.patience();
+        let mut renewed = false;
         loop {
-            attempt += 1;
-            let (mut answer, from_cache) = self.once(connection, call, &scopes, credential.as_deref()).await?;
-            if answer.status == StatusCode::UNAUTHORIZED && attempt == 1 {
+            let (mut answer, from_cache) = match self.once(connection, call, &scopes, credential.as_deref()).await {
+                Ok(answered) => answered,
+                Err(CallError::Fetch(error)) if call.body.is_none() && error.is_passing() => {
+                    let Some(wait) = patience.after_silence() else { return Err(error.into()) };
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if answer.status == StatusCode::UNAUTHORIZED && !renewed {
+                renewed = true;
                 match wanted_scope(&answer) {
                     // Only without a body, as in containers/image: no server may count on more.
                     Some(more) if call.body.is_none() => {
@@ -237,14 +279,23 @@ impl RegistryClient {
                     None => {}
                 }
             }
-            if answer.status != StatusCode::TOO_MANY_REQUESTS || call.body.is_some() || attempt >= ATTEMPTS {
+            if call.body.is_some() {
                 return Ok(answer);
             }
-            delay = retry_after(&answer, SystemTime::now()).unwrap_or(delay).min(LONGEST_DELAY);
-            tracing::debug!(registry = call.scope.registry(), ?delay, attempt, "the registry asks to slow down");
-            tokio::time::sleep(delay).await;
-            delay *= 2;
+            let Some(wait) = patience.after(&answer) else { return Ok(answer) };
+            self.slow_down(connection, &answer, wait).await;
         }
+    }
+
+    /// Waits before a call is made again; if the server named the time, all others wait, too.
+    pub(super) async fn slow_down(&self, connection: &Connection, answer: &Answer, wait: Duration) {
+        tracing::debug!(url = %connection.ping.url, status = %answer.status, ?wait, "the server asks to slow down");
+        if let (Some(pace), Ok(url)) = (&self.shared.options.pace, connection.url(PING_PATH))
+            && retry_after(answer, std::time::SystemTime::now()).is_some()
+        {
+            pace.hold(&url, wait);
+        }
+        tokio::time::sleep(wait).await;
     }
 
     async fn once(
@@ -353,38 +404,9 @@ fn wanted_scope(answer: &Answer) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// `Retry-After`: seconds, or a date.
-fn retry_after(answer: &Answer, now: SystemTime) -> Option<Duration> {
-    parse_retry_after(answer.header(RETRY_AFTER)?.trim(), now)
-}
-
-fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?;
-    SystemTime::from(date.timestamp()).duration_since(now).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_440);
-        for (text, seconds) in [
-            ("0", Some(0)),
-            ("120", Some(120)),
-            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(40)),
-            ("Wed, 21 Oct 2015 07:27:00 GMT", None),
-            ("soon", None),
-            ("-1", None),
-            ("99999999999999999999999", None),
-        ] {
-            assert_eq!(parse_retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
-        }
-    }
 
     #[test]
     fn scopes_are_spelled_as_tokens_want_them() {

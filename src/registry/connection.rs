@@ -106,7 +106,7 @@ impl Connection {
     }
 }
 
-fn base(scheme: &str, registry: &str) -> Result<Url, ConnectError> {
+pub(super) fn base(scheme: &str, registry: &str) -> Result<Url, ConnectError> {
     let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
     let wrong = || ConnectError::Name(registry.to_owned());
     if host.is_empty() || host == ".." || host.contains(['/', '@', '?', '#', '\\']) {
@@ -115,13 +115,13 @@ fn base(scheme: &str, registry: &str) -> Result<Url, ConnectError> {
     Url::parse(&format!("{scheme}://{host}/")).map_err(|_| wrong())
 }
 
-async fn client(registry: &str, options: &RegistryOptions) -> Result<HttpClient, ConnectError> {
+pub(super) async fn client(registry: &str, options: &RegistryOptions) -> Result<HttpClient, ConnectError> {
     let (directories, host) = (options.certs_d.clone(), registry.to_owned());
     // certs.d is a handful of small files, but still a disk.
     let (roots, insecure) = (options.roots.clone(), !options.tls_verify);
     let made = tokio::task::spawn_blocking(move || HttpClient::for_registry(&host, &directories, roots, insecure));
     match made.await {
-        Ok(Ok(client)) => Ok(client),
+        Ok(Ok(client)) => Ok(client.paced(options.pace.clone())),
         Ok(Err(HttpSetupError::Certificates(error))) => Err(ConnectError::Certificates(error.into())),
         Ok(Err(source)) => Err(ConnectError::Setup { registry: registry.to_owned(), source: source.into() }),
         Err(e) => Err(ConnectError::Ping { registry: registry.to_owned(), reason: e.to_string() }),

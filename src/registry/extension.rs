@@ -69,6 +69,9 @@ impl RegistryClient {
 
     /// Adds a signature to a manifest, unless the same bytes are there already.
     ///
+    /// A patient client tries again what may be a bad moment of the server's, and looks each time
+    /// whether the bytes have arrived in spite of the answer: nothing is stored twice.
+    ///
     /// # Errors
     /// [`RegistryError`] when the list cannot be read first, or the answer is not exactly 201.
     pub async fn put_signature(
@@ -78,33 +81,45 @@ impl RegistryClient {
         signature: &[u8],
     ) -> Result<Uploaded, RegistryError> {
         let connection = self.connection(repository.domain()).await?;
-        let existing = self.signature_list(&connection, Scope::Push(repository), repository, digest).await?;
-        if existing.iter().any(|one| one.content == signature) {
-            return Ok(Uploaded::AlreadyThere);
-        }
-        let mut name = fresh_name(digest)?;
-        while existing.iter().any(|one| one.name == name) {
-            name = fresh_name(digest)?;
-        }
         let path = path(repository, digest);
         let failed = |source: CallError| RegistryError::Upload {
             path: path.clone(),
             registry: repository.domain().to_owned(),
             source: Box::new(source),
         };
-        let call = Call {
-            method: Method::PUT,
-            path: &path,
-            scope: Scope::Push(repository),
-            accept: &[],
-            body: Some(upload(&name, signature).into()),
-            limit: LIST_LIMIT,
-        };
-        let answer = self.call(&connection, &call).await.map_err(failed)?;
-        if answer.status != StatusCode::CREATED {
-            return Err(failed(Refusal::of(&answer).into()));
+        let mut patience = self.patience();
+        let mut sent = false;
+        loop {
+            let existing = self.signature_list(&connection, Scope::Push(repository), repository, digest).await?;
+            if existing.iter().any(|one| one.content == signature) {
+                return Ok(if sent { Uploaded::Created } else { Uploaded::AlreadyThere });
+            }
+            let mut name = fresh_name(digest)?;
+            while existing.iter().any(|one| one.name == name) {
+                name = fresh_name(digest)?;
+            }
+            let call = Call {
+                method: Method::PUT,
+                path: &path,
+                scope: Scope::Push(repository),
+                accept: &[],
+                body: Some(upload(&name, signature).into()),
+                limit: LIST_LIMIT,
+            };
+            sent = true;
+            match self.call(&connection, &call).await {
+                Ok(answer) if answer.status == StatusCode::CREATED => return Ok(Uploaded::Created),
+                Ok(answer) => match patience.after(&answer).filter(|_| self.is_patient()) {
+                    Some(wait) => self.slow_down(&connection, &answer, wait).await,
+                    None => return Err(failed(Refusal::of(&answer).into())),
+                },
+                Err(CallError::Fetch(error)) if error.is_passing() => match patience.after_silence() {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Err(failed(error.into())),
+                },
+                Err(error) => return Err(failed(error)),
+            }
         }
-        Ok(Uploaded::Created)
     }
 
     async fn signature_list(

@@ -80,6 +80,13 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// Tells whether the same question may well be answered at another moment.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Transport { .. } | Self::Timeout { .. })
+    }
+}
+
 /// What to ask.
 #[derive(Clone, Debug)]
 pub(super) struct Exchange {
@@ -158,6 +165,9 @@ fn redact_text(text: &str) -> String {
 /// not fall from https to http. Userinfo in a URL is sent as Basic (spec containers-image 2.2).
 pub(super) async fn exchange(http: &HttpClient, exchange: Exchange) -> Result<Answer, FetchError> {
     let (method, url, after) = (exchange.method.clone(), redact(&exchange.url), exchange.timeout);
+    if let Some(pace) = http.pace() {
+        pace.wait(&exchange.url).await;
+    }
     match tokio::time::timeout(after, follow(http, exchange)).await {
         Ok(answer) => answer,
         Err(_) => Err(FetchError::Timeout { method, url, after }),
@@ -180,6 +190,9 @@ async fn follow(http: &HttpClient, mut exchange: Exchange) -> Result<Answer, Fet
         if matches!(response.status().as_u16(), 301..=303) && exchange.method != Method::HEAD {
             exchange.method = Method::GET;
             exchange.body = None;
+        }
+        if let Some(pace) = http.pace() {
+            pace.spend(&next);
         }
         exchange.url = next;
     }

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 
+use super::pace::Pace;
 use super::tls::{CertificatesError, ClientIdentity, HostCertificates};
 
 /// What may go wrong while a body streams.
@@ -34,6 +35,8 @@ pub fn empty() -> RequestBody {
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     inner: Client<HttpsConnector<HttpConnector>, RequestBody>,
+    /// Kept by whole exchanges; `send` alone does not wait.
+    pace: Option<Pace>,
 }
 
 /// Why no client could be made.
@@ -90,7 +93,16 @@ impl HttpClient {
             .enable_http1()
             .wrap_connector(tcp);
         let inner = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Ok(Self { inner })
+        Ok(Self { inner, pace: None })
+    }
+
+    /// Limits how fast exchanges are begun.
+    pub(super) fn paced(self, pace: Option<Pace>) -> Self {
+        Self { pace, ..self }
+    }
+
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        self.pace.as_ref()
     }
 
     /// Makes a client for one registry, `host[:port]`: trusted are `roots` and what the first of

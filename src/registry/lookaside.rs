@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
+use url::Url;
 
 use crate::signature::{BLOB_LIMIT, BlobError, classify};
 
 use super::error::tame;
-use super::fetch::{self, Exchange, FetchError, redact};
+use super::fetch::{self, Answer, Exchange, FetchError, redact};
 use super::http::HttpClient;
+use super::patience::{Patience, retry_after};
 
 /// How many signatures are too many to be honest: containers/image stops here with an error.
 pub const SIGNATURE_LIMIT: u32 = 128;
@@ -54,14 +56,22 @@ pub enum LookasideError {
 /// Reads http lookasides.
 #[derive(Clone, Debug)]
 pub struct LookasideReader {
-    http: HttpClient,
-    timeout: Duration,
+    pub(super) http: HttpClient,
+    pub(super) timeout: Duration,
+    /// Sent with every request.
+    pub(super) headers: HeaderMap,
+    /// Clients have none; a long job has.
+    pub(super) patience: Option<Patience>,
 }
 
 impl LookasideReader {
     /// Makes a reader; `timeout` is for each signature, redirects included.
     pub fn new(http: HttpClient, timeout: Duration) -> Self {
-        Self { http, timeout }
+        Self { http, timeout, headers: HeaderMap::new(), patience: None }
+    }
+
+    pub(super) fn patient(self, patience: Patience) -> Self {
+        Self { patience: Some(patience), ..self }
     }
 
     /// Reads all signatures, the URL of number `n` being `url(n)`.
@@ -89,18 +99,33 @@ impl LookasideReader {
     /// # Errors
     /// As [`LookasideReader::signatures`].
     pub async fn signature(&self, url: &str) -> Result<Option<Bytes>, LookasideError> {
+        let Some(bytes) = self.blob(url).await? else { return Ok(None) };
+        match classify(&bytes) {
+            Ok(_) => Ok(Some(bytes)),
+            Err(source) => {
+                let url = Url::parse(url).map_or_else(|_| "lookaside".to_owned(), |url| redact(&url));
+                Err(LookasideError::Blob { url, source })
+            }
+        }
+    }
+
+    /// Reads whatever is at one URL, for those who judge each signature by itself; `None` is 404.
+    ///
+    /// # Errors
+    /// As [`LookasideReader::signatures`], but for [`LookasideError::Blob`].
+    pub async fn blob(&self, url: &str) -> Result<Option<Bytes>, LookasideError> {
         let parsed =
             fetch::parse_url(url).map_err(|source| LookasideError::Fetch { url: "lookaside".to_owned(), source })?;
         let shown = redact(&parsed);
         let exchange = Exchange {
             method: Method::GET,
             url: parsed,
-            headers: HeaderMap::new(),
+            headers: self.headers.clone(),
             body: None,
             limit: BLOB_LIMIT,
             timeout: self.timeout,
         };
-        let answer = match fetch::exchange(&self.http, exchange).await {
+        let answer = match self.exchange(exchange).await {
             Ok(answer) => answer,
             Err(source) => return Err(LookasideError::Fetch { url: shown, source }),
         };
@@ -114,9 +139,26 @@ impl LookasideReader {
         if answer.header(CONTENT_TYPE).is_some_and(|media_type| media_type.starts_with("text/html")) {
             tracing::warn!(url = shown, "the lookaside sends text/html, which is rarely a signature");
         }
-        match classify(&answer.body) {
-            Ok(_) => Ok(Some(answer.body)),
-            Err(source) => Err(LookasideError::Blob { url: shown, source }),
+        Ok(Some(answer.body))
+    }
+
+    /// Asks, and again if there is patience for it. What is sent must bear being sent twice.
+    pub(super) async fn exchange(&self, exchange: Exchange) -> Result<Answer, FetchError> {
+        let Some(mut patience) = self.patience else { return fetch::exchange(&self.http, exchange).await };
+        loop {
+            let result = fetch::exchange(&self.http, exchange.clone()).await;
+            let wait = match &result {
+                Ok(answer) => patience.after(answer),
+                Err(error) if error.is_passing() => patience.after_silence(),
+                Err(_) => None,
+            };
+            let Some(wait) = wait else { return result };
+            if let (Some(pace), Ok(answer)) = (self.http.pace(), &result)
+                && retry_after(answer, std::time::SystemTime::now()).is_some()
+            {
+                pace.hold(&exchange.url, wait);
+            }
+            tokio::time::sleep(wait).await;
         }
     }
 }

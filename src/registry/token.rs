@@ -169,21 +169,21 @@ async fn get(request: &TokenRequest<'_>, mut url: Url) -> Result<Answer, FetchEr
 async fn post(request: &TokenRequest<'_>, url: Url, token: &Secret) -> Result<Answer, FetchError> {
     let mut headers = fetch::headers(request.user_agent);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-    // Not held while waiting: it cannot change threads.
-    let body = {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("client_id", "containers/image");
-        form.append_pair("grant_type", "refresh_token");
-        form.append_pair("refresh_token", token.expose());
-        for scope in request.scopes {
-            form.append_pair("scope", scope);
-        }
-        if let Some(service) = service(request) {
-            form.append_pair("service", service);
-        }
-        Bytes::from(form.finish())
-    };
-    send(request, Method::POST, url, headers, Some(body)).await
+    send(request, Method::POST, url, headers, Some(refresh_form(request, token))).await
+}
+
+fn refresh_form(request: &TokenRequest<'_>, token: &Secret) -> Bytes {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("client_id", "containers/image");
+    form.append_pair("grant_type", "refresh_token");
+    form.append_pair("refresh_token", token.expose());
+    for scope in request.scopes {
+        form.append_pair("scope", scope);
+    }
+    if let Some(service) = service(request) {
+        form.append_pair("service", service);
+    }
+    Bytes::from(form.finish())
 }
 
 fn service<'a>(request: &'a TokenRequest<'_>) -> Option<&'a str> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::journal::{ItemKey, item_key};
 use crate::image::Digest;
 
 /// What became of one old signature.
@@ -28,9 +29,9 @@ pub enum State {
 pub struct Item {
     /// Path of the image in the source, without the digest.
     pub repository: String,
-    /// The image.
+    /// The image; absent only where a list names a tag whose digest could not be found out.
     #[serde(with = "digest_text")]
-    pub digest: Digest,
+    pub digest: Option<Digest>,
     /// SHA-256 of the old signature's bytes; absent where none could be read.
     pub blob: Option<String>,
     /// The name in the old claim.
@@ -83,6 +84,27 @@ pub struct Summary {
 /// How many different reasons a summary holds.
 const REASONS: usize = 100;
 
+impl Item {
+    /// Names the image for people: `repository@digest`, or what the list says.
+    pub fn image(&self) -> String {
+        match &self.digest {
+            Some(digest) => format!("{}@{digest}", self.repository),
+            None => self.repository.clone(),
+        }
+    }
+
+    /// Returns the digest as text; empty where it could not be found out.
+    pub fn digest_text(&self) -> String {
+        self.digest.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Names the old signature; `None` where there is none.
+    pub fn key(&self) -> Option<ItemKey> {
+        let digest = self.digest.as_ref()?.to_string();
+        Some(item_key(&self.repository, &digest, self.blob.as_ref()?))
+    }
+}
+
 impl Summary {
     /// Tells whether all that had to be signed is signed.
     pub fn complete(&self) -> bool {
@@ -123,12 +145,16 @@ mod digest_text {
 
     use crate::image::Digest;
 
-    pub(super) fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(digest)
+    pub(super) fn serialize<S: Serializer>(digest: &Option<Digest>, serializer: S) -> Result<S::Ok, S::Error> {
+        match digest {
+            Some(digest) => serializer.collect_str(digest),
+            None => serializer.serialize_none(),
+        }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        Digest::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| Digest::parse(&text).map_err(D::Error::custom)).transpose()
     }
 }
 

@@ -110,8 +110,7 @@ impl Journal {
         let mut finished = false;
         let whole = read_lines(path, &file, job, |line| match line {
             Line::Item(item) if item.state != State::Failed => {
-                if let Some(blob) = &item.blob {
-                    let key = item_key(&item.repository, &item.digest.to_string(), blob);
+                if let Some(key) = item.key() {
                     done.push(key);
                     if item.state == State::Refused {
                         refused.push(key);
@@ -298,7 +297,7 @@ mod tests {
     pub(in crate::resign) fn item(blob: &str, state: State) -> Item {
         Item {
             repository: "a/b".to_owned(),
-            digest: Digest::sha256(b"x"),
+            digest: Some(Digest::sha256(b"x")),
             blob: Some(blob.to_owned()),
             old_reference: Some("old.example/a/b:1".to_owned()),
             new_reference: None,

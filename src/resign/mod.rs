@@ -7,6 +7,7 @@
 //! ```
 
 mod audit;
+mod choice;
 mod endpoint;
 mod item;
 mod journal;
@@ -20,7 +21,11 @@ pub mod report;
 mod vouch;
 
 pub use audit::{Audit, AuditError, AuditSummary, Problem, audit};
-pub use endpoint::{Destination, EndpointError, Source};
+pub use choice::{Check, CheckKind, Choice};
+pub use endpoint::{
+    Destination, Discover, Endpoint, EndpointError, Image, ImageFile, ImageLine, Left, LineError, Listed, Lister,
+    LookasideEnd, RegistryEnd, Source, Why,
+};
 pub use item::{Item, State, Summary};
 pub use journal::{ItemKey, JobIdentity, Journal, JournalError, Line, item_key, read as read_journal};
 pub use keys::{Keys, KeysError};

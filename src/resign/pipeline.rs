@@ -7,15 +7,16 @@
 //! Preparing is work for the processors; committing waits for the disk, and takes whatever is
 //! ready by then in one group. The channel between them is bounded, so that neither runs away.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
 
-use super::endpoint::{Destination, EndpointError, Source};
+use super::choice::{self, Choice, Newest, Wanted};
+use super::endpoint::{Destination, EndpointError, Image, Left, Source, Why};
 use super::item::{Item, State, Summary};
 use super::journal::{Journal, JournalError, item_key};
 use super::keys::Keys;
@@ -50,6 +51,8 @@ pub struct Job {
     pub jobs: usize,
     /// Decide everything, write nothing.
     pub dry_run: bool,
+    /// Which of the claims that could be signed are.
+    pub choice: Choice,
     /// Which part of the work is this process's: `index` of `count`, by repository.
     pub shard: Shard,
 }
@@ -141,16 +144,15 @@ pub async fn run(job: Arc<Job>, journal: Option<Journal>, mut tell: impl FnMut(&
 
 /// Prepares images until there are no more, or nobody takes them.
 async fn produce(job: Arc<Job>, journal: Option<Arc<Journal>>, sender: mpsc::Sender<Result<Ready, ResignError>>) {
-    let mut prepared = job
-        .source
-        .images()
-        .filter(|set| std::future::ready(set.as_ref().map_or(true, |set| job.shard.has(set.path().as_str()))))
-        .map(|set| {
+    let mut prepared = images(&job)
+        .map(|image| {
             let (job, journal) = (job.clone(), journal.clone());
             async move {
-                let set = set.map_err(ResignError::Source)?;
-                // A task of its own: what it computes runs beside the others.
-                tokio::spawn(prepare(job, journal, set)).await?
+                match image.map_err(ResignError::Source)? {
+                    // A task of its own: what it computes runs beside the others.
+                    (Image::Found(set), newest) => tokio::spawn(prepare(job, journal, set, newest)).await?,
+                    (Image::Left(left), _) => Ok(Ready { settled: vec![left_out(left)], ..Ready::default() }),
+                }
             }
         })
         .buffer_unordered(job.jobs.max(1));
@@ -175,8 +177,34 @@ async fn produce(job: Arc<Job>, journal: Option<Arc<Journal>>, sender: mpsc::Sen
     }
 }
 
+/// This process's part of the source, each image with what is the newest in its repository.
+fn images(job: &Arc<Job>) -> BoxStream<'static, Result<(Image, Arc<Newest>), EndpointError>> {
+    let newest = job.choice.newest;
+    let images = job.source.images(newest, job.shard);
+    if newest {
+        return choice::settle(job.clone(), images);
+    }
+    let any = Arc::new(Newest::Any);
+    images.map(move |image| image.map(|image| (image, any.clone()))).boxed()
+}
+
+/// The account of an image that a list names in vain.
+fn left_out(left: Left) -> Item {
+    let (state, reason) = match left.why {
+        Why::Absent(reason) => (State::Unmatched, reason),
+        Why::Refused(reason) => (State::Refused, reason),
+        Why::Failed(reason) => (State::Failed, reason),
+    };
+    Item { repository: left.image, digest: left.digest, state, reason: Some(reason), ..nothing() }
+}
+
 /// Fetches, judges, compares and signs for one image.
-async fn prepare(job: Arc<Job>, journal: Option<Arc<Journal>>, set: SetAddress) -> Result<Ready, ResignError> {
+async fn prepare(
+    job: Arc<Job>,
+    journal: Option<Arc<Journal>>,
+    set: SetAddress,
+    newest: Arc<Newest>,
+) -> Result<Ready, ResignError> {
     let blobs = match job.source.signatures(&set).await {
         Ok(blobs) => blobs,
         Err(e) => {
@@ -184,10 +212,16 @@ async fn prepare(job: Arc<Job>, journal: Option<Arc<Journal>>, set: SetAddress) 
             return Ok(Ready { settled: vec![item], ..Ready::default() });
         }
     };
+    if blobs.is_empty() && job.source.is_listed() {
+        let reason = Some("the source has no signatures of it".to_owned());
+        return Ok(Ready { settled: vec![Item { reason, ..blank(&set) }], ..Ready::default() });
+    }
     let (mut ready, wanted) = {
         let (job, set) = (job.clone(), set.clone());
-        tokio::task::spawn_blocking(move || judge_all(&job, journal.as_deref(), &set, &blobs)).await?
+        tokio::task::spawn_blocking(move || judge_all(&job, journal.as_deref(), &set, &blobs, &newest)).await?
     };
+    let (wanted, left) = job.choice.apply(wanted).await;
+    ready.settled.extend(left);
     for (place, vouched) in wanted {
         let present = match job.destination.signatures(&place).await {
             Ok(present) => present,
@@ -211,17 +245,24 @@ async fn prepare(job: Arc<Job>, journal: Option<Arc<Journal>>, set: SetAddress) 
     Ok(ready)
 }
 
-type Wanted = BTreeMap<SetAddress, Vec<(Item, Vouched)>>;
-
 /// Judges the old signatures of one image; one new claim is wanted for each new name, whichever
 /// and however many old ones vouch for it.
-fn judge_all(job: &Job, journal: Option<&Journal>, set: &SetAddress, blobs: &[Bytes]) -> (Ready, Wanted) {
+fn judge_all(
+    job: &Job,
+    journal: Option<&Journal>,
+    set: &SetAddress,
+    blobs: &[Bytes],
+    newest: &Newest,
+) -> (Ready, Wanted) {
     let mut ready = Ready::default();
     let mut wanted = Wanted::new();
     for blob in blobs {
         let hash = Digest::sha256(blob).hex().to_owned();
         let key = item_key(set.path().as_str(), &set.digest().to_string(), &hash);
-        if let Some(journal) = journal.filter(|journal| !journal.is_finished() && journal.is_done(key)) {
+        let settled = |journal: &&Journal| {
+            !journal.is_finished() && journal.is_done(key) && (job.choice.trusts_journal() || journal.is_refused(key))
+        };
+        if let Some(journal) = journal.filter(settled) {
             ready.resumed += 1;
             ready.refused_before += u64::from(journal.is_refused(key));
             continue;
@@ -232,13 +273,32 @@ fn judge_all(job: &Job, journal: Option<&Journal>, set: &SetAddress, blobs: &[By
                 let item = Item {
                     old_reference: Some(vouched.old.to_string()),
                     new_reference: Some(vouched.new.to_string()),
-                    place: Some(vouched.place.to_string()),
                     rule: Some(vouched.rule.clone()),
                     signer: Some(vouched.signer.clone()),
                     scope: Some(vouched.scope.clone()),
                     ..item
                 };
-                let same = wanted.entry(vouched.place.clone()).or_default();
+                let told = |state, reason| Item { state, reason: Some(reason), ..item.clone() };
+                match newest.leaves_out(&vouched) {
+                    Ok(None) => {}
+                    Ok(Some(reason)) => {
+                        ready.settled.push(told(State::Unmatched, reason));
+                        continue;
+                    }
+                    Err(reason) => {
+                        ready.settled.push(told(State::Failed, reason));
+                        continue;
+                    }
+                }
+                let place = match job.destination.place_of(&vouched) {
+                    Ok(place) => place,
+                    Err(reason) => {
+                        ready.settled.push(told(State::Refused, reason));
+                        continue;
+                    }
+                };
+                let item = Item { place: Some(place.to_string()), ..item };
+                let same = wanted.entry(place).or_default();
                 if same.iter().any(|(_, other)| other.new == vouched.new) {
                     let reason = Some("another signature of this image vouches for the same new name".to_owned());
                     ready.settled.push(Item { state: State::Already, reason, ..item });
@@ -375,17 +435,21 @@ impl Ledger {
 
 /// After a finished run only what that run did not settle is worth a line.
 fn news(journal: &Journal, item: &Item) -> bool {
-    let known = item
-        .blob
-        .as_ref()
-        .is_some_and(|blob| journal.is_done(item_key(&item.repository, &item.digest.to_string(), blob)));
-    !known || item.state == State::Signed
+    match item.key() {
+        Some(key) => !journal.is_done(key) || item.state == State::Signed,
+        // An image without signatures is none that run missed.
+        None => item.state != State::Unmatched,
+    }
 }
 
 fn blank(set: &SetAddress) -> Item {
+    Item { repository: set.path().to_string(), digest: Some(set.digest().clone()), ..nothing() }
+}
+
+fn nothing() -> Item {
     Item {
-        repository: set.path().to_string(),
-        digest: set.digest().clone(),
+        repository: String::new(),
+        digest: None,
         blob: None,
         old_reference: None,
         new_reference: None,

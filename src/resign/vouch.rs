@@ -4,16 +4,16 @@
 use bytes::Bytes;
 
 use crate::image::{Reference, Repository};
-use crate::lookup;
-use crate::openpgp;
+use crate::lookup::{self, Unverified};
 use crate::policy::{Mechanism, Policy};
-use crate::signature::{Claim, simple_signing};
+use crate::signature::{BlobKind, classify};
 use crate::store::{Layout, SetAddress, StorePath};
 
 use super::rename::{RenameMap, Renaming};
 
 /// What was found out about one old signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "taken apart at once; the large one is the usual one")]
 pub enum Finding {
     /// It may be signed for the new name.
     Vouched(Vouched),
@@ -48,6 +48,8 @@ pub struct Vouched {
     pub signer: String,
     /// The policy scope that accepted it.
     pub scope: String,
+    /// When it was made, Unix seconds, by the verified signature itself.
+    pub created: Option<i64>,
 }
 
 /// Judges one signature found in `set`.
@@ -62,22 +64,13 @@ pub fn judge(
     mechanism: &dyn Mechanism,
 ) -> Finding {
     let refused = |old_reference: Option<String>, reason: String| Finding::Refused { old_reference, reason };
-    let message = match simple_signing(blob) {
-        Ok(message) => message,
-        Err(crate::signature::BlobError::NotSimpleSigning) => {
-            return Finding::Unmatched {
-                old_reference: None,
-                reason: "a sigstore signature, no simple signing".into(),
-            };
-        }
+    if let Ok(BlobKind::SigstoreJson(_)) = classify(blob) {
+        let reason = "a sigstore signature, no simple signing".into();
+        return Finding::Unmatched { old_reference: None, reason };
+    }
+    let claim = match Unverified::read(blob) {
+        Ok(unverified) => unverified.claim,
         Err(e) => return refused(None, e.to_string()),
-    };
-    let claim = match openpgp::inspect(message)
-        .map_err(|e| e.to_string())
-        .and_then(|untrusted| Claim::parse(&untrusted.content).map_err(|e| e.to_string()))
-    {
-        Ok(claim) => claim,
-        Err(reason) => return refused(None, reason),
     };
     let named = Some(claim.reference.clone());
     let old = match Reference::parse(&claim.reference) {
@@ -113,6 +106,7 @@ pub fn judge(
             place,
             signer: accepted.fingerprint.unwrap_or_default(),
             scope: accepted.scope.to_string(),
+            created: accepted.created,
         }),
         Err(refusal) => refused(named, refusal.to_string()),
     }

@@ -21,9 +21,19 @@ const DEEPEST: usize = 64;
 
 type Item = Result<Surveyed, StoreError>;
 
+/// What a walk tells, and in what order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Manner {
+    /// Also of all that is no signature.
+    pub(super) thorough: bool,
+    /// Each folder's entries by name, so that a repository's sets lie side by side; this holds the
+    /// names of a folder in memory.
+    pub(super) sorted: bool,
+}
+
 /// Walks the sets whose path is `under` or lies below it.
-pub(super) fn walk(tree: Arc<LocalTree>, under: StorePath, thorough: bool) -> BoxStream<'static, Item> {
-    let start = Some((Walker { tree, stack: Vec::new(), start: Some(under), thorough }, VecDeque::new()));
+pub(super) fn walk(tree: Arc<LocalTree>, under: StorePath, manner: Manner) -> BoxStream<'static, Item> {
+    let start = Some((Walker { tree, stack: Vec::new(), start: Some(under), manner }, VecDeque::new()));
     let step = |state: Option<(Walker, VecDeque<Item>)>| async move {
         let (mut walker, mut batch) = state?;
         if batch.is_empty() {
@@ -47,12 +57,14 @@ pub(super) fn walk(tree: Arc<LocalTree>, under: StorePath, thorough: bool) -> Bo
     stream::unfold(start, step).boxed()
 }
 
+type Entries = Box<dyn Iterator<Item = std::io::Result<fs::DirEntry>> + Send>;
+
 /// A folder that is being listed.
 struct Level {
     path: StorePath,
     /// The folder without links, to see when a link leads back up.
     folder: PathBuf,
-    entries: fs::ReadDir,
+    entries: Entries,
     /// Only the sets of this repository are wanted here.
     only: Option<String>,
     /// This is a set's own folder; told as soon as a signature is seen in it.
@@ -68,7 +80,17 @@ struct Walker {
     tree: Arc<LocalTree>,
     stack: Vec<Level>,
     start: Option<StorePath>,
-    thorough: bool,
+    manner: Manner,
+}
+
+/// What could not be listed comes last.
+fn by_name(entries: fs::ReadDir) -> Entries {
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_by_cached_key(|entry| match entry {
+        Ok(entry) => (false, entry.file_name()),
+        Err(_) => (true, std::ffi::OsString::new()),
+    });
+    Box::new(entries.into_iter())
 }
 
 impl Walker {
@@ -124,7 +146,10 @@ impl Walker {
         set: Option<InSet>,
     ) -> Result<(), StoreError> {
         match fs::read_dir(&folder) {
-            Ok(entries) => self.stack.push(Level { path, folder, entries, only, set }),
+            Ok(entries) => {
+                let entries: Entries = if self.manner.sorted { by_name(entries) } else { Box::new(entries) };
+                self.stack.push(Level { path, folder, entries, only, set });
+            }
             // A file, or a folder that has just gone.
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(failed("listing", &folder, &error)),
@@ -134,7 +159,7 @@ impl Walker {
 
     /// Tells of something that is no signature, if anybody wants to know.
     fn stray(&self, entry: &fs::DirEntry, what: Stray) -> Option<Surveyed> {
-        if !self.thorough {
+        if !self.manner.thorough {
             return None;
         }
         let level = self.stack.last()?;
@@ -164,7 +189,7 @@ impl Walker {
         match SetAddress::parse_name(level.path.as_str(), name) {
             Ok(Some(set)) => {
                 let Some(folder) = self.tree.inside(&entry.path())? else { return Ok(self.stray(entry, Stray::Link)) };
-                if self.thorough {
+                if self.manner.thorough {
                     let path = level.path.clone();
                     self.enter(path, folder, None, Some(InSet { address: set, told: false }))?;
                     return Ok(None);

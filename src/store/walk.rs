@@ -6,7 +6,7 @@ use object_store::ObjectMeta;
 use super::backend::Backend;
 use super::error::StoreError;
 use super::layout::{SetAddress, SignatureAddress, StorePath};
-use super::local_walk;
+use super::local_walk::{self, Manner};
 use super::objects::{ObjectTree, failed, path};
 use super::signatures::Store;
 use super::survey::{self, Surveyed};
@@ -20,8 +20,21 @@ impl Store {
     pub fn walk(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
         match &self.backend {
             Backend::Local(tree) => {
-                local_walk::walk(tree.clone(), under.clone(), false).try_filter_map(only_sets).boxed()
+                local_walk::walk(tree.clone(), under.clone(), Manner::default()).try_filter_map(only_sets).boxed()
             }
+            Backend::Objects(tree) => objects(tree, under, false).try_filter_map(only_sets).boxed(),
+        }
+    }
+
+    /// As [`Store::walk`], with the sets of one repository side by side. In a folder this takes
+    /// memory for the names of one directory and of those above it.
+    pub fn walk_by_repository(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
+        match &self.backend {
+            Backend::Local(tree) => {
+                let manner = Manner { thorough: false, sorted: true };
+                local_walk::walk(tree.clone(), under.clone(), manner).try_filter_map(only_sets).boxed()
+            }
+            // Buckets list by key, and all keys of a repository begin alike.
             Backend::Objects(tree) => objects(tree, under, false).try_filter_map(only_sets).boxed(),
         }
     }
@@ -29,7 +42,9 @@ impl Store {
     /// As [`Store::walk`], and tells of everything in the tree that is no signature, too.
     pub fn survey(&self, under: &StorePath) -> BoxStream<'_, Result<Surveyed, StoreError>> {
         match &self.backend {
-            Backend::Local(tree) => local_walk::walk(tree.clone(), under.clone(), true),
+            Backend::Local(tree) => {
+                local_walk::walk(tree.clone(), under.clone(), Manner { thorough: true, sorted: false })
+            }
             Backend::Objects(tree) => objects(tree, under, true),
         }
     }

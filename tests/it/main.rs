@@ -26,6 +26,7 @@ mod openpgp;
 mod proxy;
 mod registry;
 mod resign;
+mod resign_ends;
 mod resign_faults;
 mod resign_report;
 mod sigstore;

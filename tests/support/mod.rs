@@ -10,3 +10,4 @@ pub mod keys;
 pub mod moto;
 pub mod server;
 pub mod token_server;
+pub mod web;

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{default_jobs, open_destination, open_source, parse_time};
+use super::ends::readable;
+use super::{default_jobs, parse_time};
 use crate::cli::output::{self, Answer, Format};
 use crate::cli::stream::Listing;
 use crate::image::Digest;
@@ -46,6 +47,10 @@ pub struct Audit {
     /// Accept old signatures that use SHA-1 or RSA keys under 2048 bits
     #[arg(long)]
     allow_weak: bool,
+    /// Check certificates of registries; if not, plain http is tried too
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_name = "BOOL")]
+    tls_verify: bool,
     /// How many images to work on at once
     #[arg(long, value_name = "N", default_value_t = default_jobs())]
     jobs: usize,
@@ -86,8 +91,8 @@ impl Audit {
             (None, Some(text)) => Some(text.parse().context("the report's as-of time")?),
         };
         let audit = resign::Audit {
-            source: open_source(&from).await?,
-            destination: open_destination(&to, true).await?,
+            source: readable(&from, self.tls_verify).await.context("--from")?,
+            destination: readable(&to, self.tls_verify).await.context("--to")?,
             old_policy: Policy::load(&self.policy)?,
             new_policy: self.new_policy()?,
             as_of: as_of.map(SystemTime::from),

@@ -1,6 +1,7 @@
 //! `countersign resign`: move signatures to new names, in bulk; and what is done with its reports.
 
 mod audit;
+mod ends;
 mod merge;
 mod preview;
 mod record;
@@ -20,8 +21,8 @@ use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::Policy;
 use crate::resign::report::ReportForm;
-use crate::resign::{self, Destination, Job, JobIdentity, Journal, Keys, RenameFile, RenameMap, Shard, Source};
-use crate::store::{Store, StoreOptions};
+use crate::resign::{self, Job, JobIdentity, Journal, Keys, RenameFile, RenameMap, Shard};
+use ends::{EndsArgs, shown};
 use record::Record;
 
 /// Verify signatures of an old name and sign anew for the new one, in bulk
@@ -82,12 +83,16 @@ impl ResignCommand {
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Resign {
-    /// Store with the old signatures
-    #[arg(long, value_name = "STORE")]
+    /// Where the old signatures are: a store, a registry with the signature extension
+    /// (docker://HOST[/NAMESPACE]) or a lookaside on the web (https://BASE)
+    #[arg(long, value_name = "PLACE")]
     from: String,
-    /// Store for the new signatures; may be the same
-    #[arg(long, value_name = "STORE")]
+    /// Where the new signatures go; may be the same. On the web: the lookaside of a countersign
+    /// server
+    #[arg(long, value_name = "PLACE")]
     to: String,
+    #[command(flatten)]
+    ends: EndsArgs,
     /// Old and new registry or repository prefix; repeatable, the longest match wins. `ibm` is the
     /// built-in table of registry.bluemix.net and its regions
     #[arg(long, value_name = "OLD=NEW|ibm", required_unless_present = "rename_file")]
@@ -131,6 +136,8 @@ Examples:
   countersign resign --from old-tree --to old-tree --rename ibm --policy old-policy.json --key new.asc --dry-run
   countersign resign --from s3://old --to s3://new --rename old.example/team=new.example \\
       --policy old-policy.json --key new.asc --journal job.journal --report job.json
+  countersign resign --from docker://us.icr.io/birds --to docker://us.icr.io/birds --discover catalog \\
+      --check current --rename ibm --policy old-policy.json --key new.asc
   countersign resign audit job.json --policy old-policy.json --new-key new.pub.asc
 
 Exit codes: 0 all that had to be signed is signed; 1 some were refused or failed; 2 could not run.";
@@ -154,8 +161,7 @@ impl Resign {
         for collision in renames.collisions() {
             output::talk(&output::plain(&format!("warning: {collision}: different images may have claimed one name")));
         }
-        let source = open_source(&self.from).await?;
-        let destination = open_destination(&self.to, self.dry_run).await?;
+        let ends = self.ends.open(&self.from, &self.to, &renames, self.jobs, self.dry_run).await?;
         let as_of = self.as_of.map_or_else(SystemTime::now, SystemTime::from);
         let identity = self.identity(&renames, &keys)?;
         // A dry run writes nothing, not even a journal.
@@ -166,8 +172,8 @@ impl Resign {
             None => None,
         };
         let job = Job {
-            source,
-            destination,
+            source: ends.source,
+            destination: ends.destination,
             renames,
             old_policy,
             mechanism: Arc::new(OpenPgp::at(as_of).allow_weak(self.allow_weak)),
@@ -175,6 +181,7 @@ impl Resign {
             creator: super::CREATOR.to_owned(),
             jobs: self.jobs,
             dry_run: self.dry_run,
+            choice: ends.choice,
             shard: self.shard.unwrap_or(Shard::WHOLE),
         };
         let dry_run = self.dry_run;
@@ -229,8 +236,8 @@ impl Resign {
             .collect();
         let shard = self.shard.map_or_else(|| "1/1".to_owned(), |shard| format!("{}/{}", shard.index, shard.count));
         let pairs = [
-            ("source", self.from.clone()),
-            ("destination", self.to.clone()),
+            ("source", shown(&self.from)),
+            ("destination", shown(&self.to)),
             ("rename rules", rules.join(" ")),
             ("policy", Digest::sha256(&policy).to_string()),
             ("keys", keys.join(" ")),
@@ -238,23 +245,9 @@ impl Resign {
             ("weak algorithms", if self.allow_weak { "accepted" } else { "refused" }.to_owned()),
             ("shard", shard),
         ];
-        Ok(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        let pairs = pairs.into_iter().chain(self.ends.identity());
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value)).collect())
     }
-}
-
-/// Opens where old signatures are.
-async fn open_source(location: &str) -> anyhow::Result<Source> {
-    let options = StoreOptions { create: false, ..StoreOptions::default() };
-    Ok(Source::Tree(Store::open(location, &options).await.context("--from")?))
-}
-
-/// Opens where new signatures go; with `only_read` it is not made, and empty if it is not there.
-async fn open_destination(location: &str, only_read: bool) -> anyhow::Result<Destination> {
-    let options = StoreOptions { create: !only_read, ..StoreOptions::default() };
-    Ok(Destination::Tree(match Store::open(location, &options).await {
-        Err(_) if only_read && !location.contains("://") => Store::memory(),
-        opened => opened.context("--to")?,
-    }))
 }
 
 fn parse_shard(text: &str) -> Result<Shard, String> {

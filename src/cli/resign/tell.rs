@@ -22,11 +22,11 @@ fn line(item: &Item, dry_run: bool) -> Option<String> {
     let old = item.old_reference.as_deref().unwrap_or("(no readable claim)");
     let reason = item.reason.as_deref().unwrap_or_default();
     Some(match item.state {
-        State::Refused => format!("refused {}@{}: {old}: {reason}", item.repository, item.digest),
-        State::Failed => format!("failed  {}@{}: {old}: {reason}", item.repository, item.digest),
+        State::Refused => format!("refused {}: {old}: {reason}", item.image()),
+        State::Failed => format!("failed  {}: {old}: {reason}", item.image()),
         State::Signed if dry_run => format!(
             "would sign {}: {old} -> {} (rule {}) by {}; the old signature is by {}, accepted by scope {}",
-            item.digest,
+            item.digest_text(),
             text(&item.new_reference),
             text(&item.rule),
             item.signed_by.join(", "),
@@ -46,7 +46,7 @@ mod tests {
     fn a_dry_run_says_all_that_decides() {
         let item = Item {
             repository: "birds/bluebird".to_owned(),
-            digest: Digest::sha256(b"x"),
+            digest: Some(Digest::sha256(b"x")),
             blob: None,
             old_reference: Some("old.example/birds/bluebird:1".to_owned()),
             new_reference: Some("new.example/birds/bluebird:1".to_owned()),

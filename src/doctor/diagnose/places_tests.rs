@@ -142,7 +142,11 @@ fn nothing_is_signed() {
 #[test]
 fn the_list_is_signed_and_its_member_is_not() {
     let mut case = Case::new(IMAGE);
-    let member = |name: &str| Instance { digest: Digest::sha256(name.as_bytes()), platform: format!("linux/{name}") };
+    let member = |name: &str| Instance {
+        digest: Digest::sha256(name.as_bytes()),
+        platform: format!("linux/{name}"),
+        media_type: String::new(),
+    };
     case.seen.manifest.as_mut().unwrap().list = Some((Digest::sha256(b"list"), vec![member("amd64"), member("arm64")]));
     assert_eq!(names(&case.seen), ["not-signed"]);
     case.place().of_list = Some(0);

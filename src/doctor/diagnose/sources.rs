@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn no_member_for_this_platform() {
         let mut case = Case::new("q.io/a:1");
-        let members = vec![Instance { digest: Digest::sha256(b"m"), platform: "linux/s390x".into() }];
+        let members =
+            vec![Instance { digest: Digest::sha256(b"m"), platform: "linux/s390x".into(), media_type: String::new() }];
         let manifest = case.seen.manifest.as_mut().unwrap();
         manifest.list = Some((Digest::sha256(b"list"), members));
         manifest.no_instance_for = Some("linux/amd64".into());
@@ -163,7 +164,10 @@ mod tests {
         case.seen.judged = None;
         assert_eq!(names(&case.seen), ["no-instance-for-platform"]);
         let members = &mut case.seen.manifest.as_mut().unwrap().list.as_mut().unwrap().1;
-        members.insert(0, Instance { digest: Digest::sha256(b"m"), platform: "$(reboot)/`reboot`".into() });
+        members.insert(
+            0,
+            Instance { digest: Digest::sha256(b"m"), platform: "$(reboot)/`reboot`".into(), media_type: String::new() },
+        );
         assert!(!diagnose(&case.seen).remove(0).fix.contains("reboot"));
         case.seen.manifest.as_mut().unwrap().list.as_mut().unwrap().1.remove(0);
         let fix = diagnose(&case.seen).remove(0).fix;

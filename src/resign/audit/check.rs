@@ -80,8 +80,8 @@ fn is_signature(item: &Item) -> bool {
 /// Where the old signatures of an image may lie: the report tells path and digest, not the layout.
 fn sources(items: &[Item]) -> Vec<SetAddress> {
     let Some(first) = items.first() else { return Vec::new() };
-    let Ok(path) = StorePath::parse(&first.repository) else { return Vec::new() };
-    let release = SetAddress::release(path.clone(), first.digest.clone());
+    let (Ok(path), Some(digest)) = (StorePath::parse(&first.repository), &first.digest) else { return Vec::new() };
+    let release = SetAddress::release(path.clone(), digest.clone());
     let is_release = |item: &Item| {
         let place = item.place.as_deref().and_then(|place| SetAddress::parse_key(place).ok());
         place.is_some_and(|place| place.layout() == Layout::Release)
@@ -89,7 +89,7 @@ fn sources(items: &[Item]) -> Vec<SetAddress> {
     if items.iter().any(is_release) {
         return vec![release];
     }
-    let image = SetAddress::image(path, first.digest.clone()).ok();
+    let image = SetAddress::image(path, digest.clone()).ok();
     // All of them were refused: it may have been either.
     let either = (!items.iter().any(is_signature)).then_some(release);
     image.into_iter().chain(either).collect()
@@ -225,12 +225,13 @@ impl Check<'_> {
     /// Returns who made a new signature that says exactly what it should.
     fn new_signer(&self, blob: &Bytes, item: &Item, name: &Reference) -> Result<String, String> {
         let said = Unverified::read(blob).map_err(|e| e.to_string())?;
-        if said.claim.reference != name.to_string() || said.claim.digest != item.digest {
+        let wanted = item.digest.as_ref().ok_or("the report does not say of which image")?;
+        if said.claim.reference != name.to_string() || said.claim.digest != *wanted {
             let (other, digest) = (&said.claim.reference, &said.claim.digest);
-            return Err(format!("it is for {other} and {digest}, not for {name} and {}", item.digest));
+            return Err(format!("it is for {other} and {digest}, not for {name} and {wanted}"));
         }
         let audit = &self.desk.audit;
-        let accepted = vouched(&audit.new_policy, &self.desk.new_mechanism, &said.claim, &item.digest, blob)
+        let accepted = vouched(&audit.new_policy, &self.desk.new_mechanism, &said.claim, wanted, blob)
             .map_err(|e| format!("the new policy does not accept it: {e}"))?;
         accepted.fingerprint.ok_or_else(|| "it is no simple signing".to_owned())
     }
@@ -238,7 +239,7 @@ impl Check<'_> {
     /// Finds signatures by the job's keys at the items' places that none of the items tells of.
     fn unexplained(&self, items: &[Item]) -> Vec<(String, String)> {
         let told: BTreeSet<&String> = items.iter().flat_map(|item| item.new_blobs.iter().chain(&item.blob)).collect();
-        let Some(digest) = items.first().map(|item| &item.digest) else { return Vec::new() };
+        let Some(digest) = items.first().and_then(|item| item.digest.as_ref()) else { return Vec::new() };
         let (policy, mechanism) = (&self.desk.audit.new_policy, &self.desk.new_mechanism);
         let by_us = |blob: &Bytes| {
             let said = Unverified::read(blob).ok()?;

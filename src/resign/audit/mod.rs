@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::endpoint::{Destination, Source};
+use super::endpoint::Endpoint;
 use super::item::{Item, State};
 use super::journal::{ItemKey, item_key};
 use super::rename::{RenameError, RenameMap};
@@ -53,9 +53,9 @@ pub enum AuditError {
 /// What to check a report against.
 pub struct Audit {
     /// Where the old signatures are.
-    pub source: Source,
+    pub source: Endpoint,
     /// Where the new ones should be.
-    pub destination: Destination,
+    pub destination: Endpoint,
     /// The policy that old signatures must satisfy.
     pub old_policy: Policy,
     /// The policy that new signatures must satisfy, each for its new name.
@@ -93,7 +93,7 @@ impl Problem {
     fn of(item: &Item, what: String) -> Self {
         let name = item.new_reference.as_ref().or(item.old_reference.as_ref());
         Self {
-            image: format!("{}@{}", item.repository, item.digest),
+            image: item.image(),
             name: name.cloned().unwrap_or_default(),
             blob: item.blob.clone(),
             what,

@@ -59,7 +59,7 @@ impl JournalAccount {
                 number += 1;
                 let Line::Item(item) = line else { return };
                 let key = key_of(&item);
-                let set = item_key(&item.repository, &item.digest.to_string(), "");
+                let set = item_key(&item.repository, &item.digest_text(), "");
                 if item.blob.is_some() && unread.get(&set).is_some_and(|before| *before < number) {
                     read_later.insert(set);
                 }

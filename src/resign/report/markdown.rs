@@ -44,7 +44,7 @@ impl Page for Markdown {
     fn item(&self, out: &mut dyn Write, item: &Item) -> io::Result<()> {
         let text = |text: &Option<String>| safe(text.as_deref().unwrap_or("-"));
         if !matches!(item.state, State::Signed | State::Already) {
-            let image = format!("{}@{}", item.repository, item.digest);
+            let image = item.image();
             let (blob, old, reason) = (text(&item.blob), text(&item.old_reference), text(&item.reason));
             return writeln!(out, "| {} | {blob} | {old} | {reason} | {} |", safe(&image), safe(&item.time));
         }
@@ -61,7 +61,7 @@ impl Page for Markdown {
         writeln!(
             out,
             "| {} | {} | {} | {} | {} by {}, {} | {} | {} | {} |",
-            safe(&item.digest.to_string()),
+            safe(&item.digest_text()),
             text(&item.old_reference),
             text(&item.new_reference),
             text(&item.rule),

@@ -11,7 +11,7 @@ const BITS: usize = 1 << 25;
 
 /// Names the old signature that an item tells of.
 pub(crate) fn key_of(item: &Item) -> ItemKey {
-    item_key(&item.repository, &item.digest.to_string(), item.blob.as_deref().unwrap_or_default())
+    item_key(&item.repository, &item.digest_text(), item.blob.as_deref().unwrap_or_default())
 }
 
 /// The first reading.

@@ -12,7 +12,7 @@ pub(super) fn job() -> JobIdentity {
 pub(super) fn item() -> Item {
     Item {
         repository: "a/b".to_owned(),
-        digest: Digest::sha256(b"x"),
+        digest: Some(Digest::sha256(b"x")),
         blob: Some("00".repeat(32)),
         old_reference: Some("old.example/a/b:1".to_owned()),
         new_reference: Some("new.example/a/b:1".to_owned()),
