@@ -29,7 +29,7 @@ test: needs-test check
 	cargo test --locked
 
 bench: needs-test
-	cargo bench --locked --bench resign
+	cargo bench --locked --bench resign -- $(BENCH)
 
 FUZZ_SECONDS ?= 60
 

@@ -99,6 +99,7 @@ impl Resign {
             jobs: self.jobs,
             dry_run: self.dry_run,
             shard: self.shard.unwrap_or(Shard::WHOLE),
+            progress: Arc::default(),
         };
         let dry_run = self.dry_run;
         let summary = resign::run(Arc::new(job), journal, |item| tell(item, dry_run)).await?;

@@ -17,6 +17,6 @@ pub use endpoint::{Destination, EndpointError, Source};
 pub use item::{Item, State, Summary};
 pub use journal::{ItemKey, JobIdentity, Journal, JournalError, Line, item_key, read as read_journal};
 pub use keys::{Keys, KeysError};
-pub use pipeline::{Job, ResignError, Shard, run};
+pub use pipeline::{Job, Position, Progress, ResignError, Shard, run};
 pub use rename::{RenameError, RenameMap, Renamed, Rule};
 pub use vouch::{Finding, Vouched, judge};

@@ -105,7 +105,7 @@ async fn open_folder(location: &str, folder: PathBuf, options: &StoreOptions) ->
         .and_then(|tree| tree)
         .map_err(|reason| StoreError::location(location, reason))?;
     let shown = Url::from_file_path(tree.root()).map_or_else(|()| location.to_owned(), String::from);
-    Ok((Backend::Local(Arc::new(tree)), shown))
+    Ok((Backend::Local { tree: Arc::new(tree), here: false }, shown))
 }
 
 /// Takes a bucket's URL apart, and opens it by `build`.

@@ -19,7 +19,7 @@ impl Store {
     /// can: who must see everything takes any error for a failure of the whole.
     pub fn walk(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
         match &self.backend {
-            Backend::Local(tree) => {
+            Backend::Local { tree, .. } => {
                 local_walk::walk(tree.clone(), under.clone(), false).try_filter_map(only_sets).boxed()
             }
             Backend::Objects(tree) => objects(tree, under, false).try_filter_map(only_sets).boxed(),
@@ -29,7 +29,7 @@ impl Store {
     /// As [`Store::walk`], and tells of everything in the tree that is no signature, too.
     pub fn survey(&self, under: &StorePath) -> BoxStream<'_, Result<Surveyed, StoreError>> {
         match &self.backend {
-            Backend::Local(tree) => local_walk::walk(tree.clone(), under.clone(), true),
+            Backend::Local { tree, .. } => local_walk::walk(tree.clone(), under.clone(), true),
             Backend::Objects(tree) => objects(tree, under, true),
         }
     }
