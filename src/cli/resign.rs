@@ -10,10 +10,13 @@ use jiff::Timestamp;
 
 use super::keys::KeysArgs;
 use super::output::{self, Answer, Format};
+use super::progress::Display;
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::Policy;
-use crate::resign::{self, Destination, Item, Job, JobIdentity, Journal, Keys, RenameMap, Shard, Source, State};
+use crate::resign::{
+    self, Destination, Item, Job, JobIdentity, Journal, Keys, Progress, RenameMap, Shard, Source, State,
+};
 use crate::store::{Store, StoreOptions};
 
 /// Verify signatures of an old name and sign anew for the new one, in bulk
@@ -88,6 +91,7 @@ impl Resign {
         // A dry run writes nothing, not even a journal.
         let journal = self.journal.as_deref().filter(|_| !self.dry_run);
         let journal = journal.map(|path| Journal::open(path, &identity)).transpose()?;
+        let progress = Arc::<Progress>::default();
         let job = Job {
             source: Source::Tree(source),
             destination: Destination::Tree(destination),
@@ -99,10 +103,13 @@ impl Resign {
             jobs: self.jobs,
             dry_run: self.dry_run,
             shard: self.shard.unwrap_or(Shard::WHOLE),
-            progress: Arc::default(),
+            progress: progress.clone(),
         };
         let dry_run = self.dry_run;
-        let summary = resign::run(Arc::new(job), journal, |item| tell(item, dry_run)).await?;
+        let display = Display::start("resign", progress);
+        let summary = resign::run(Arc::new(job), journal, |item| tell(&display, item, dry_run)).await;
+        drop(display);
+        let summary = summary?;
         let text = format!(
             "{}: {}, already there: {}, refused: {}, failed: {}, not concerned: {}{} ({:.1} s)",
             if dry_run { "Would sign" } else { "Signed" },
@@ -162,7 +169,7 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Tells what a person has to look at; in a dry run all that would be signed, too.
-fn tell(item: &Item, dry_run: bool) {
+fn tell(display: &Display, item: &Item, dry_run: bool) {
     let old = item.old_reference.as_deref().unwrap_or("(no readable claim)");
     let reason = item.reason.as_deref().unwrap_or_default();
     let line = match item.state {
@@ -173,5 +180,5 @@ fn tell(item: &Item, dry_run: bool) {
         }
         State::Signed | State::Already | State::Unmatched => return,
     };
-    output::talk(&output::plain(&line));
+    display.talk(&output::plain(&line));
 }

@@ -19,6 +19,7 @@ mod corpus;
 mod differential;
 mod doctor;
 mod gate;
+mod hsm;
 mod lookaside;
 mod names;
 mod openpgp;
