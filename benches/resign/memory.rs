@@ -13,13 +13,10 @@ pub fn run(bench: &Bench, alone: bool) {
     println!("memory, Ed25519, {EACH} signatures an image, with a journal");
     let key = Key::generate(bench.work.path(), "ed25519");
     let peaks = [small, large].map(|count| {
-        let (from, to, journal) = (bench.path("from"), bench.path("to"), bench.path("journal"));
+        let [from, to, journal] = ["from", "to", "journal"].map(|what| bench.path(&format!("memory-{what}-{count}")));
         generate(&from, &key.signer, count, EACH, bench.cores);
         let ran = resign(text(&from), text(&to), &key, count, &["--journal", text(&journal)], &[]);
         row(&format!("peak for {count} signatures"), ran.peak as f64 / 1024.0, "MiB");
-        std::fs::remove_dir_all(from).unwrap();
-        std::fs::remove_dir_all(to).unwrap();
-        std::fs::remove_file(journal).unwrap();
         ran.peak as f64
     });
     let ratio = peaks[1] / peaks[0];

@@ -77,10 +77,10 @@ impl Resign {
         let renames = RenameMap::parse(&self.rename)?;
         let old_policy = Policy::load(&self.policy)?;
         let keys = self.keys.load()?;
-        let source = Store::open(&self.from, &StoreOptions { create: false, ..StoreOptions::default() })
+        let source = Store::open(&self.from, &StoreOptions { create: false, patient: true, ..StoreOptions::default() })
             .await
             .context("--from")?;
-        let create = StoreOptions { create: !self.dry_run, ..StoreOptions::default() };
+        let create = StoreOptions { create: !self.dry_run, patient: true, ..StoreOptions::default() };
         let destination = match Store::open(&self.to, &create).await {
             // A dry run creates nothing; what is not there yet is empty.
             Err(_) if self.dry_run && !self.to.contains("://") => Store::memory(),

@@ -38,7 +38,6 @@ pub const INTERNAL: Fault = Fault::Says(
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: String,
-    pub target: String,
     /// Counted from 0 over the relay's life.
     pub number: usize,
 }
@@ -75,9 +74,8 @@ impl Relay {
 
 fn serve(mut client: TcpStream, to: &str, plan: &Plan, counter: &AtomicUsize, faults: &AtomicUsize) -> Option<()> {
     let (head, body) = request(&client)?;
-    let mut words = head.split(' ');
-    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let fault = plan(&Asked { method, target, number: counter.fetch_add(1, Ordering::Relaxed) });
+    let method = head.split(' ').next()?.to_owned();
+    let fault = plan(&Asked { method, number: counter.fetch_add(1, Ordering::Relaxed) });
     faults.fetch_add(usize::from(fault != Fault::None), Ordering::Relaxed);
     match fault {
         Fault::Says(status, body) => return say(&mut client, status, body),
