@@ -112,8 +112,7 @@ impl Job {
             .args(["--policy", text(&self.policy), "--key", text(&keys::secret("alice"))])
             .args(extra)
             .env("HOME", self.host.path())
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit());
+            .stdin(Stdio::null());
         command
     }
 

@@ -96,9 +96,9 @@ fn torn_answers_of_the_source() {
     for (key, blob) in job.files() {
         assert_eq!(moto.put(&format!("{bucket}/from/{key}"), &blob), 200);
     }
-    let relay = Relay::start(&address(moto), |asked| match (asked.method.as_str(), asked.number % 4) {
-        ("GET", 1) => Fault::Torn,
-        ("GET", 2) => Fault::Lost,
+    let relay = Relay::start(&address(moto), |asked| match (asked.method.as_str(), asked.number % 7) {
+        ("GET", 3) => Fault::Torn,
+        ("GET", 5) => Fault::Lost,
         _ => Fault::None,
     });
     let (from, to) = (format!("s3://{bucket}/from"), format!("s3://{bucket}/to"));

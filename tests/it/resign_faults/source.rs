@@ -80,7 +80,7 @@ fn one_in_a_hundred_is_bad_in_every_way() {
         "Signature expired on 2024-0",
         "but is stored under team",
         "but is stored under sha256:",
-        "no OpenPGP message",
+        "unrecognized signature format",
         "Key not found for key ID",
     ]
     .into_iter()
