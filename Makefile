@@ -32,8 +32,8 @@ test: needs-test check
 	cargo test --locked
 
 bench: needs-bench
-	cargo bench --locked --bench resign
-	cargo bench --locked --bench serve
+	cargo bench --locked --bench resign -- $(BENCH)
+	cargo bench --locked --bench serve -- $(BENCH_SERVE)
 
 FUZZ_SECONDS ?= 60
 

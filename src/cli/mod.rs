@@ -10,6 +10,7 @@ mod inspect;
 mod keys;
 pub mod output;
 mod policy;
+mod progress;
 mod registries_d;
 mod requirement;
 mod resign;

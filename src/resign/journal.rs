@@ -362,6 +362,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_cannot_be_written_is_an_error_with_the_journals_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = Journal::open(&path, &job("p")).unwrap();
+        // As a full disk: the file takes nothing more.
+        journal.file = Mutex::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let error = journal.record([&item("1", State::Signed)]).unwrap_err().to_string();
+        assert_eq!(error, format!("journal {}: No space left on device (os error 28)", path.display()));
+        drop(journal);
+        assert!(!Journal::open(&path, &job("p")).unwrap().is_done(key("1")), "the next run does it");
+    }
+
+    #[test]
     fn a_foreign_file_without_a_line_is_left_alone_too() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key.pem");

@@ -29,7 +29,7 @@ pub use endpoint::{
 pub use item::{Item, State, Summary};
 pub use journal::{ItemKey, JobIdentity, Journal, JournalError, Line, item_key, read as read_journal};
 pub use keys::{Keys, KeysError};
-pub use pipeline::{Job, ResignError, Shard, run};
+pub use pipeline::{Job, Position, Progress, ResignError, Shard, run};
 pub use rename::{Origin, RenameError, RenameMap, Renamed, Renaming, Rule};
 pub use rename_file::{RenameFile, RenameFileError};
 pub use vouch::{Finding, Vouched, judge};

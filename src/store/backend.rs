@@ -67,7 +67,12 @@ pub(super) enum Created {
 #[derive(Clone, Debug)]
 pub(super) enum Backend {
     /// A folder.
-    Local(Arc<LocalTree>),
+    Local {
+        /// The folder.
+        tree: Arc<LocalTree>,
+        /// File work is done on the caller's thread, who has one to spare.
+        here: bool,
+    },
     /// A bucket, or memory.
     Objects(Arc<ObjectTree>),
 }
@@ -76,7 +81,7 @@ impl Backend {
     /// Reads a whole set; `alone` says that the caller has the lease. A missing set is empty.
     pub(super) async fn read(&self, at: &SetAddress, limit: u64, alone: bool) -> Result<Snapshot, StoreError> {
         match self {
-            Self::Local(tree) => blocking(tree, at, move |tree, at| tree.read(at, limit, alone)).await,
+            Self::Local { tree, here } => blocking(tree, *here, at, move |tree, at| tree.read(at, limit, alone)).await,
             Self::Objects(tree) => tree.read(at, limit, alone).await,
         }
     }
@@ -84,9 +89,9 @@ impl Backend {
     /// Looks for `blob` and for the highest number.
     pub(super) async fn find(&self, at: &SetAddress, blob: &Bytes) -> Result<Found, StoreError> {
         match self {
-            Self::Local(tree) => {
+            Self::Local { tree, here } => {
                 let blob = blob.clone();
-                blocking(tree, at, move |tree, at| tree.find(at, &blob)).await
+                blocking(tree, *here, at, move |tree, at| tree.find(at, &blob)).await
             }
             Self::Objects(tree) => tree.find(at, blob).await,
         }
@@ -95,9 +100,9 @@ impl Backend {
     /// Stores `blob` under a number that is free.
     pub(super) async fn create(&self, at: &SetAddress, number: u32, blob: &Bytes) -> Result<Created, StoreError> {
         match self {
-            Self::Local(tree) => {
+            Self::Local { tree, here } => {
                 let blob = blob.clone();
-                blocking(tree, at, move |tree, at| tree.create(at, number, &blob)).await
+                blocking(tree, *here, at, move |tree, at| tree.create(at, number, &blob)).await
             }
             Self::Objects(tree) => tree.create(at, number, blob).await,
         }
@@ -107,7 +112,7 @@ impl Backend {
     pub(super) async fn delete(&self, at: &SetAddress, number: u32, lease: &Lease) -> Result<(), StoreError> {
         lease.check(at)?;
         match self {
-            Self::Local(tree) => blocking(tree, at, move |tree, at| tree.delete(at, number)).await,
+            Self::Local { tree, here } => blocking(tree, *here, at, move |tree, at| tree.delete(at, number)).await,
             Self::Objects(tree) => tree.delete(at, number).await,
         }
     }
@@ -115,7 +120,7 @@ impl Backend {
     /// Tries to become the only remover on a set.
     pub(super) async fn try_lease(&self, at: &SetAddress) -> Result<Attempt, StoreError> {
         match self {
-            Self::Local(tree) => blocking(tree, at, LocalTree::try_lease).await,
+            Self::Local { tree, here } => blocking(tree, *here, at, LocalTree::try_lease).await,
             Self::Objects(tree) => tree.try_lease(at).await,
         }
     }
@@ -123,7 +128,7 @@ impl Backend {
     /// Removes what crashed writers left behind, and says how much it was.
     pub(super) async fn sweep(&self, at: &SetAddress) -> Result<u32, StoreError> {
         match self {
-            Self::Local(tree) => blocking(tree, at, LocalTree::sweep).await,
+            Self::Local { tree, here } => blocking(tree, *here, at, LocalTree::sweep).await,
             // A bucket's writes are whole or not there.
             Self::Objects(_) => Ok(0),
         }
@@ -133,9 +138,13 @@ impl Backend {
 /// Runs file work where it does not hold up the runtime.
 async fn blocking<T: Send + 'static>(
     tree: &Arc<LocalTree>,
+    here: bool,
     at: &SetAddress,
     work: impl FnOnce(&LocalTree, &SetAddress) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
+    if here {
+        return work(tree, at);
+    }
     let (tree, at) = (Arc::clone(tree), at.clone());
     match tokio::task::spawn_blocking(move || work(&tree, &at)).await {
         Ok(result) => result,

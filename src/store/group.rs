@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -39,7 +39,7 @@ impl Store {
     /// Each entry has its own, as [`Store::append`]. After [`StoreError::Unavailable`] it is
     /// unknown whether that signature is stored; appending it again is safe.
     pub async fn append_many(&self, batch: Vec<Append>) -> Vec<Result<Appended, StoreError>> {
-        let Backend::Local(tree) = &self.backend else { return self.append_each(batch).await };
+        let Backend::Local { tree, .. } = &self.backend else { return self.append_each(batch).await };
         let (tree, batch) = (Arc::clone(tree), Arc::new(batch));
         let work = {
             let batch = Arc::clone(&batch);
@@ -52,12 +52,17 @@ impl Store {
                 return batch.iter().map(failed).collect();
             }
         };
+        // The ordinary way flushes for itself, and must not do so on the runtime's threads.
+        let mut patient = self.clone();
+        if let Backend::Local { here, .. } = &mut patient.backend {
+            *here = false;
+        }
         let mut results = Vec::with_capacity(outcomes.len());
         for (outcome, (at, blob)) in outcomes.into_iter().zip(batch.iter()) {
             results.push(match outcome {
                 Outcome::Settled(result) => result,
-                Outcome::BehindGap(number) => Ok(self.behind_gap(at, blob, number).await),
-                Outcome::Separately => self.append(at, blob).await,
+                Outcome::BehindGap(number) => Ok(patient.behind_gap(at, blob, number).await),
+                Outcome::Separately => patient.append(at, blob).await,
             });
         }
         results
@@ -65,7 +70,10 @@ impl Store {
 
     async fn append_each(&self, batch: Vec<Append>) -> Vec<Result<Appended, StoreError>> {
         let one = |(at, blob): Append| async move { self.append(&at, &blob).await };
-        stream::iter(batch.into_iter().map(one)).buffered(PARALLEL).collect().await
+        stream::iter(batch.into_iter().map(one))
+            .buffered(self.bulk.as_ref().map_or(PARALLEL, |bulk| bulk.at_once))
+            .collect()
+            .await
     }
 }
 
@@ -86,25 +94,35 @@ struct Staged {
     number: u32,
 }
 
+/// What is known while a group is staged; for that moment only, since others write to the tree too.
+#[derive(Default)]
+struct Known<'b> {
+    /// The next number of each set in this batch: several signatures may go to one.
+    next: HashMap<&'b SetAddress, u32>,
+    /// Folders above sets, without links and on the tree's own file system.
+    above: HashMap<String, PathBuf>,
+    device: u64,
+}
+
 impl LocalTree {
     fn append_group(&self, batch: &[Append]) -> Vec<Outcome> {
         let mut outcomes: Vec<Option<Outcome>> = batch.iter().map(|_| None).collect();
         let mut staged = Vec::with_capacity(batch.len());
-        // The next number of each set in this batch: several signatures may go to one.
-        let mut next: HashMap<&SetAddress, u32> = HashMap::new();
         let mut seen = HashSet::with_capacity(batch.len());
         // Opened before anything is written: a flush tells only of failures since then.
-        let disk = match File::open(&self.root) {
-            Ok(disk) => disk,
+        let opened = File::open(&self.root).and_then(|disk| disk.metadata().map(|found| (found.dev(), disk)));
+        let (device, disk) = match opened {
+            Ok(opened) => opened,
             Err(error) => return fail_all(batch, &failed("opening", &self.root, &error)),
         };
+        let mut known = Known { device, ..Known::default() };
         for (entry, ((at, blob), outcome)) in batch.iter().zip(&mut outcomes).enumerate() {
             if !seen.insert((at, blob)) {
                 // Its twin is not to be seen yet; the ordinary way finds it afterwards.
                 *outcome = Some(Outcome::Separately);
                 continue;
             }
-            match self.stage_one(entry, at, blob, &mut next) {
+            match self.stage_one(entry, at, blob, &mut known) {
                 Ok(Ok(ready)) => staged.push(ready),
                 Ok(Err(settled)) => *outcome = Some(settled),
                 Err(error) => *outcome = Some(Outcome::Settled(Err(error))),
@@ -118,10 +136,6 @@ impl LocalTree {
         }
         for ready in staged {
             let named = batch.get(ready.entry).map(|(at, blob)| self.name(&ready, at, blob));
-            let unstaged = fs::remove_file(&ready.file);
-            if let Err(error) = unstaged {
-                tracing::warn!(file = %ready.file.display(), %error, "a staging file could not be removed; `store repair` does it");
-            }
             if let Some(outcome) = outcomes.get_mut(ready.entry) {
                 *outcome = named;
             }
@@ -138,13 +152,20 @@ impl LocalTree {
         entry: usize,
         at: &'b SetAddress,
         blob: &[u8],
-        next: &mut HashMap<&'b SetAddress, u32>,
+        known: &mut Known<'b>,
     ) -> Result<Result<Staged, Outcome>, StoreError> {
         if blob.is_empty() {
             return Err(StoreError::Empty);
         }
         if blob.len() > BLOB_LIMIT {
             return Err(StoreError::TooLarge(format!("the signature for {at}")));
+        }
+        if let Some(folder) = self.new_folder(at, known) {
+            // Just made, so there is nothing in it that one would have to look at.
+            let number = 1;
+            let file = self.write_beside(&folder, number, blob)?;
+            known.next.insert(at, number);
+            return Ok(Ok(Staged { entry, folder, file, number }));
         }
         let found = self.look_for(at, blob, false)?;
         if found.unsettled {
@@ -156,62 +177,104 @@ impl LocalTree {
         }
         let folder = self.make_folder(at)?;
         // One barrier reaches one file system only.
-        let device = |path: &std::path::Path| fs::metadata(path).map(|found| found.dev());
-        match (device(&folder), device(&self.root)) {
-            (Ok(here), Ok(root)) if here == root => {}
-            _ => return Ok(Err(Outcome::Separately)),
+        if fs::metadata(&folder).map(|found| found.dev()).ok() != Some(known.device) {
+            return Ok(Err(Outcome::Separately));
         }
-        let number = next.get(at).copied().unwrap_or(found.highest).max(found.highest);
+        let number = known.next.get(at).copied().unwrap_or(found.highest).max(found.highest);
         // A full set is refused in the ordinary way, after the others of the batch had their turn.
         let Some(number) = (Found { highest: number, ..found }).next_number() else {
             return Ok(Err(Outcome::Separately));
         };
+        let file = self.write_beside(&folder, number, blob)?;
+        known.next.insert(at, number);
+        Ok(Ok(Staged { entry, folder, file, number }))
+    }
+
+    /// Makes the folder of a set that has none; `None` if it has one, or anything else is in the way.
+    fn new_folder(&self, at: &SetAddress, known: &mut Known<'_>) -> Option<PathBuf> {
+        let key = at.to_string();
+        let (above, name) = key.rsplit_once('/').unwrap_or(("", &key));
+        if !known.above.contains_key(above) {
+            let folder = self.make_path(at, above).ok()?;
+            fs::metadata(&folder).ok().filter(|found| found.dev() == known.device)?;
+            known.above.insert(above.to_owned(), folder);
+        }
+        let folder = known.above.get(above)?.join(name);
+        fs::create_dir(&folder).is_ok().then_some(folder)
+    }
+
+    fn write_beside(&self, folder: &Path, number: u32, blob: &[u8]) -> Result<PathBuf, StoreError> {
         let (mut file, path) = self.stage(&folder.join(signature_name(number)))?;
         if let Err(error) = file.write_all(blob) {
             drop(file);
             let _ = fs::remove_file(&path);
             return Err(failed("writing", &path, &error));
         }
-        next.insert(at, number);
-        Ok(Ok(Staged { entry, folder, file: path, number }))
+        Ok(path)
     }
 
     /// Gives a staged file its name: the number that was free, or the next one that is.
     fn name(&self, ready: &Staged, at: &SetAddress, blob: &[u8]) -> Outcome {
         let mut number = ready.number;
-        for _ in 0..ATTEMPTS {
-            match fs::hard_link(&ready.file, ready.folder.join(signature_name(number))) {
-                Ok(()) => {
-                    let before = number.saturating_sub(1);
-                    let gap = before > 0
-                        && fs::symlink_metadata(ready.folder.join(signature_name(before)))
-                            .is_err_and(|e| e.kind() == ErrorKind::NotFound);
-                    return if gap {
-                        Outcome::BehindGap(number)
-                    } else {
-                        Outcome::Settled(Ok(Appended::Created(number)))
-                    };
+        let outcome = 'named: {
+            for _ in 0..ATTEMPTS {
+                match give_name(&ready.file, &ready.folder.join(signature_name(number))) {
+                    Ok(()) => {
+                        let before = number.saturating_sub(1);
+                        let gap = before > 0
+                            && fs::symlink_metadata(ready.folder.join(signature_name(before)))
+                                .is_err_and(|e| e.kind() == ErrorKind::NotFound);
+                        return if gap {
+                            Outcome::BehindGap(number)
+                        } else {
+                            Outcome::Settled(Ok(Appended::Created(number)))
+                        };
+                    }
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                    Err(error) => break 'named Outcome::Settled(Err(failed("writing", &ready.folder, &error))),
                 }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Outcome::Settled(Err(failed("writing", &ready.folder, &error))),
+                // Somebody else was faster, perhaps with the same bytes.
+                match self.look_for(at, blob, false) {
+                    Ok(found) if found.unsettled => break 'named Outcome::Separately,
+                    Ok(found) => match (found.same, found.next_number()) {
+                        (Some(same), _) => break 'named Outcome::Settled(Ok(Appended::AlreadyThere(same))),
+                        (None, Some(free)) => number = free,
+                        (None, None) => break 'named Outcome::Separately,
+                    },
+                    Err(error) => break 'named Outcome::Settled(Err(error)),
+                }
             }
-            // Somebody else was faster, perhaps with the same bytes.
-            match self.look_for(at, blob, false) {
-                Ok(found) if found.unsettled => return Outcome::Separately,
-                Ok(found) => match (found.same, found.next_number()) {
-                    (Some(same), _) => return Outcome::Settled(Ok(Appended::AlreadyThere(same))),
-                    (None, Some(free)) => number = free,
-                    (None, None) => return Outcome::Separately,
-                },
-                Err(error) => return Outcome::Settled(Err(error)),
-            }
-        }
-        Outcome::Separately
+            Outcome::Separately
+        };
+        unstage(&ready.file);
+        outcome
     }
 
     /// Makes durable all that was written to the tree's file system before.
     fn barrier(&self, disk: &File) -> io::Result<()> {
         if self.fsync { rustix::fs::syncfs(disk).map_err(io::Error::from) } else { Ok(()) }
+    }
+}
+
+/// Moves a staged file to its name unless the name exists: in one step where the file system can,
+/// else by a second name and the removal of the first.
+fn give_name(staged: &Path, name: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, staged, CWD, name, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            fs::hard_link(staged, name)?;
+            unstage(staged);
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unstage(staged: &Path) {
+    if let Err(error) = fs::remove_file(staged) {
+        tracing::warn!(file = %staged.display(), %error, "a staging file could not be removed; `store repair` does it");
     }
 }
 
@@ -276,9 +339,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = local(folder.path()).await;
         settled(&store, &[("a", "1"), ("a", "2")]).await;
-        let Backend::Local(tree) = &store.backend else { panic!() };
+        let Backend::Local { tree, .. } = &store.backend else { panic!() };
         let (at, blob) = (set("a"), Bytes::from_static(b"3"));
-        let ready = tree.stage_one(0, &at, &blob, &mut HashMap::new()).unwrap().unwrap_or_else(|_| panic!("staged"));
+        let device = fs::metadata(folder.path()).unwrap().dev();
+        let mut known = Known { device, ..Known::default() };
+        let ready = tree.stage_one(0, &at, &blob, &mut known).unwrap().unwrap_or_else(|_| panic!("staged"));
         // Between staging and naming somebody removes the signature before.
         fs::remove_file(folder.path().join(at.to_string()).join("signature-2")).unwrap();
         let Outcome::BehindGap(3) = tree.name(&ready, &at, &blob) else { panic!("the gap is not seen") };

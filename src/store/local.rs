@@ -289,7 +289,12 @@ impl LocalTree {
 
     /// Makes a set's folder, never through a link that leads out of the tree.
     pub(super) fn make_folder(&self, at: &SetAddress) -> Result<PathBuf, StoreError> {
-        let wanted = self.root.join(at.to_string());
+        self.make_path(at, &at.to_string())
+    }
+
+    /// Makes a folder of the tree for the sake of a set.
+    pub(super) fn make_path(&self, at: &SetAddress, path: &str) -> Result<PathBuf, StoreError> {
+        let wanted = self.root.join(path);
         let mut existing = wanted.as_path();
         let base = loop {
             match fs::canonicalize(existing) {

@@ -188,7 +188,9 @@ impl Walker {
         };
         match SetAddress::parse_name(level.path.as_str(), name) {
             Ok(Some(set)) => {
-                let Some(folder) = self.tree.inside(&entry.path())? else { return Ok(self.stray(entry, Stray::Link)) };
+                // A folder that is no link lies where the one above it does: inside.
+                let folder = if is_link { self.tree.inside(&entry.path())? } else { Some(level.folder.join(name)) };
+                let Some(folder) = folder else { return Ok(self.stray(entry, Stray::Link)) };
                 if self.manner.thorough {
                     let path = level.path.clone();
                     self.enter(path, folder, None, Some(InSet { address: set, told: false }))?;

@@ -6,6 +6,7 @@
 //! on a set (`lease`), and that is why no race can lose a signature.
 
 mod backend;
+mod bulk;
 mod error;
 mod group;
 mod layout;

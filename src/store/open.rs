@@ -28,6 +28,8 @@ pub struct StoreOptions {
     pub fsync: bool,
     /// The most bytes that are read of one set.
     pub read_limit: u64,
+    /// Nobody waits for an answer: a failing cloud is asked again for a minute, not for seconds.
+    pub patient: bool,
     /// Settings of a cloud store by the names of their environment variables
     /// (`AWS_ENDPOINT_URL_S3`, `AWS_SECRET_ACCESS_KEY`, …); they win over the environment.
     pub variables: BTreeMap<String, String>,
@@ -35,7 +37,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { create: false, fsync: true, read_limit: 64 * 1024 * 1024, variables: BTreeMap::new() }
+        Self { create: false, fsync: true, read_limit: 64 * 1024 * 1024, patient: false, variables: BTreeMap::new() }
     }
 }
 
@@ -46,6 +48,7 @@ impl fmt::Debug for StoreOptions {
             .field("create", &self.create)
             .field("fsync", &self.fsync)
             .field("read_limit", &self.read_limit)
+            .field("patient", &self.patient)
             .field("variables", &self.variables.keys().collect::<Vec<_>>())
             .finish()
     }
@@ -105,7 +108,7 @@ async fn open_folder(location: &str, folder: PathBuf, options: &StoreOptions) ->
         .and_then(|tree| tree)
         .map_err(|reason| StoreError::location(location, reason))?;
     let shown = Url::from_file_path(tree.root()).map_or_else(|()| location.to_owned(), String::from);
-    Ok((Backend::Local(Arc::new(tree)), shown))
+    Ok((Backend::Local { tree: Arc::new(tree), here: false }, shown))
 }
 
 /// Takes a bucket's URL apart, and opens it by `build`.
@@ -134,9 +137,10 @@ fn cloud(
     Ok((Backend::Objects(Arc::new(ObjectTree::new(store, true))), shown))
 }
 
-/// A request must not wait for minutes, as object_store would by itself.
-fn retries() -> RetryConfig {
-    RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() }
+/// A request must not wait for minutes, as object_store would by itself; a batch job may for one.
+fn retries(options: &StoreOptions) -> RetryConfig {
+    let (max_retries, seconds) = if options.patient { (8, 60) } else { (3, 10) };
+    RetryConfig { max_retries, retry_timeout: Duration::from_secs(seconds), ..RetryConfig::default() }
 }
 
 const CONNECT_TIMEOUT: &str = "5 seconds";
@@ -154,7 +158,7 @@ fn s3(bucket: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, Stri
     }
     builder = builder
         .with_bucket_name(bucket)
-        .with_retry(retries())
+        .with_retry(retries(options))
         // Creating without overwriting is what the store rests upon; it cannot be switched off.
         .with_conditional_put(S3ConditionalPut::ETagMatch);
     let keys = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
@@ -192,7 +196,8 @@ fn google(bucket: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, 
             builder = builder.with_config(key, value);
         }
     }
-    let store = builder.with_bucket_name(bucket).with_retry(retries()).build().map_err(|error| describe(&error))?;
+    let store =
+        builder.with_bucket_name(bucket).with_retry(retries(options)).build().map_err(|error| describe(&error))?;
     Ok(Arc::new(store))
 }
 
@@ -213,8 +218,11 @@ fn azure(container: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>
             builder = builder.with_config(key, value);
         }
     }
-    let store =
-        builder.with_container_name(container).with_retry(retries()).build().map_err(|error| describe(&error))?;
+    let store = builder
+        .with_container_name(container)
+        .with_retry(retries(options))
+        .build()
+        .map_err(|error| describe(&error))?;
     Ok(Arc::new(store))
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::backend::{Backend, Created};
+use super::backend::{Backend, Created, Found};
+use super::bulk::Bulk;
 use super::error::StoreError;
 use super::layout::SetAddress;
 use super::objects::{ObjectTree, Stripes};
@@ -48,6 +49,8 @@ pub struct Store {
     location: Arc<str>,
     /// Appends of one process to one set queue up here rather than collide in the back end.
     appending: Arc<Stripes>,
+    /// How bulk work goes about it.
+    pub(super) bulk: Option<Arc<Bulk>>,
 }
 
 impl fmt::Debug for Store {
@@ -58,7 +61,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     pub(super) fn new(backend: Backend, location: &str, read_limit: u64) -> Self {
-        Self { backend, read_limit, location: location.into(), appending: Arc::new(Stripes::new(1024)) }
+        Self { backend, read_limit, location: location.into(), appending: Arc::new(Stripes::new(1024)), bulk: None }
     }
 
     /// Returns an empty store in memory.
@@ -87,6 +90,9 @@ impl Store {
         loop {
             let snapshot = self.backend.read(at, self.read_limit, false).await?;
             if snapshot.is_conclusive_after(before.as_deref()) {
+                if let Some(bulk) = self.bulk.as_ref().filter(|_| !snapshot.shaken && snapshot.signatures.is_empty()) {
+                    bulk.saw_empty(at);
+                }
                 return Ok(snapshot.signatures);
             }
             if Instant::now() >= deadline {
@@ -155,7 +161,10 @@ impl Store {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(1);
         loop {
-            let found = self.backend.find(at, blob).await?;
+            let found = match self.bulk.as_ref().filter(|bulk| bulk.was_empty(at)) {
+                Some(_) => Found { same: None, highest: 0, unsettled: false },
+                None => self.backend.find(at, blob).await?,
+            };
             if let Some(number) = found.same.filter(|_| !found.unsettled) {
                 return Ok((number, None));
             }

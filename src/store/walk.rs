@@ -19,7 +19,7 @@ impl Store {
     /// can: who must see everything takes any error for a failure of the whole.
     pub fn walk(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
         match &self.backend {
-            Backend::Local(tree) => {
+            Backend::Local { tree, .. } => {
                 local_walk::walk(tree.clone(), under.clone(), Manner::default()).try_filter_map(only_sets).boxed()
             }
             Backend::Objects(tree) => objects(tree, under, false).try_filter_map(only_sets).boxed(),
@@ -30,7 +30,7 @@ impl Store {
     /// memory for the names of one directory and of those above it.
     pub fn walk_by_repository(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
         match &self.backend {
-            Backend::Local(tree) => {
+            Backend::Local { tree, .. } => {
                 let manner = Manner { thorough: false, sorted: true };
                 local_walk::walk(tree.clone(), under.clone(), manner).try_filter_map(only_sets).boxed()
             }
@@ -42,7 +42,7 @@ impl Store {
     /// As [`Store::walk`], and tells of everything in the tree that is no signature, too.
     pub fn survey(&self, under: &StorePath) -> BoxStream<'_, Result<Surveyed, StoreError>> {
         match &self.backend {
-            Backend::Local(tree) => {
+            Backend::Local { tree, .. } => {
                 local_walk::walk(tree.clone(), under.clone(), Manner { thorough: true, sorted: false })
             }
             Backend::Objects(tree) => objects(tree, under, true),

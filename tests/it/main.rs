@@ -20,6 +20,7 @@ mod differential;
 mod doctor;
 mod gate;
 mod hostile;
+mod hsm;
 mod lookaside;
 mod names;
 mod openpgp;

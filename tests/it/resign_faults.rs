@@ -1,5 +1,12 @@
 //! Bulk re-signing under fire: killed at any moment, on several machines, over a poor source.
 
+#[path = "resign_faults/cloud.rs"]
+mod cloud;
+#[path = "resign_faults/disk.rs"]
+mod disk;
+#[path = "resign_faults/source.rs"]
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,23 +20,31 @@ use crate::support::client::{Host, text};
 use crate::support::keys;
 use crate::support::moto::Moto;
 
+fn signer(name: &str) -> SoftSigner {
+    SoftSigner::load(&std::fs::read(keys::secret(name)).unwrap(), None, SystemTime::now()).unwrap()
+}
+
+fn signed(signer: &SoftSigner, claim: &Claim) -> Vec<u8> {
+    signer.sign(&claim.render().unwrap(), SystemTime::now()).unwrap()
+}
+
+/// The n-th claim of a moved registry, and the key of its file in a tree.
+fn file(n: usize) -> (Claim, String) {
+    let digest = Digest::sha256(format!("image {n}").as_bytes());
+    let path = format!("team{}/app{}", n % 7, n % 61);
+    let key = format!("{path}@{}/signature-1", digest.path_form());
+    let reference = format!("registry.ng.bluemix.net/{path}:build{n}");
+    (Claim { reference, digest, creator: None, timestamp: None }, key)
+}
+
 /// Signs `count` claims of a moved registry into a plain tree, as skopeo would have left it.
 fn tree(root: &Path, count: usize) {
-    let now = SystemTime::now();
-    let signer = SoftSigner::load(&std::fs::read(keys::secret("carol")).unwrap(), None, now).unwrap();
+    let carol = signer("carol");
     for n in 0..count {
-        let digest = Digest::sha256(format!("image {n}").as_bytes());
-        let path = format!("team{}/app{}", n % 7, n % 61);
-        let claim = Claim {
-            reference: format!("registry.ng.bluemix.net/{path}:build{n}"),
-            digest: digest.clone(),
-            creator: None,
-            timestamp: None,
-        };
-        let folder = root.join(format!("{path}@{}", digest.path_form()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let blob = signer.sign(&claim.render().unwrap(), now).unwrap();
-        std::fs::write(folder.join("signature-1"), blob).unwrap();
+        let (claim, key) = file(n);
+        let path = root.join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, signed(&carol, &claim)).unwrap();
     }
 }
 
@@ -64,6 +79,7 @@ fn claims(root: &Path) -> BTreeMap<(String, String), usize> {
 
 struct Job {
     host: Host,
+    count: usize,
     from: PathBuf,
     policy: PathBuf,
 }
@@ -74,18 +90,29 @@ impl Job {
         let from = host.path().join("from");
         tree(&from, count);
         let policy = host.signed_by_policy("old.json", &keys::public("carol"));
-        Self { host, from, policy }
+        Self { host, count, from, policy }
+    }
+
+    /// The source's files: their keys and what is in them.
+    fn files(&self) -> Vec<(String, Vec<u8>)> {
+        (0..self.count)
+            .map(|n| file(n).1)
+            .map(|key| (key.clone(), std::fs::read(self.from.join(key)).unwrap()))
+            .collect()
     }
 
     fn command(&self, to: &str, extra: &[&str]) -> Command {
+        self.command_from(text(&self.from), to, extra)
+    }
+
+    fn command_from(&self, from: &str, to: &str, extra: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
         command
-            .args(["--format", "json", "resign", "--rename", "ibm", "--from", text(&self.from), "--to", to])
+            .args(["--format", "json", "resign", "--rename", "ibm", "--from", from, "--to", to])
             .args(["--policy", text(&self.policy), "--key", text(&keys::secret("alice"))])
             .args(extra)
             .env("HOME", self.host.path())
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit());
+            .stdin(Stdio::null());
         command
     }
 

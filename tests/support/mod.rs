@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod client;
 pub mod docker_registry;
+pub mod faulty_relay;
 pub mod http;
 pub mod image;
 pub mod image_folder;

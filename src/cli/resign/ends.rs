@@ -121,7 +121,9 @@ impl EndsArgs {
         } else if is_web(from) {
             Endpoint::Lookaside(LookasideEnd::reader(from, client).await?)
         } else {
-            Endpoint::Tree(Store::open(from, &StoreOptions { create: false, ..StoreOptions::default() }).await?)
+            Endpoint::Tree(
+                Store::open(from, &StoreOptions { create: false, patient: true, ..StoreOptions::default() }).await?,
+            )
         };
         match (at, lister) {
             (Endpoint::Tree(store), None) => Ok(Source::Tree(store)),
@@ -198,7 +200,7 @@ async fn destination(
     if is_web(to) {
         return Ok(Endpoint::Lookaside(LookasideEnd::deposit(to, client, jobs).await?));
     }
-    match Store::open(to, &StoreOptions { create: !dry_run, ..StoreOptions::default() }).await {
+    match Store::open(to, &StoreOptions { create: !dry_run, patient: true, ..StoreOptions::default() }).await {
         // A dry run creates nothing; what is not there yet is empty.
         Err(_) if dry_run && !to.contains("://") => Ok(Endpoint::Tree(Store::memory())),
         opened => Ok(Endpoint::Tree(opened?)),
@@ -213,7 +215,9 @@ pub async fn readable(place: &str, tls_verify: bool) -> anyhow::Result<Endpoint>
     } else if is_web(place) {
         Endpoint::Lookaside(LookasideEnd::reader(place, &client).await?)
     } else {
-        Endpoint::Tree(Store::open(place, &StoreOptions { create: false, ..StoreOptions::default() }).await?)
+        Endpoint::Tree(
+            Store::open(place, &StoreOptions { create: false, patient: true, ..StoreOptions::default() }).await?,
+        )
     })
 }
 

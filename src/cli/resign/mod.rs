@@ -17,11 +17,12 @@ use jiff::Timestamp;
 
 use super::keys::KeysArgs;
 use super::output::{self, Answer, Format};
+use super::progress::Display;
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::Policy;
 use crate::resign::report::ReportForm;
-use crate::resign::{self, Job, JobIdentity, Journal, Keys, RenameFile, RenameMap, Shard};
+use crate::resign::{self, Job, JobIdentity, Journal, Keys, Progress, RenameFile, RenameMap, Shard};
 use ends::{EndsArgs, shown};
 use record::Record;
 
@@ -171,6 +172,7 @@ impl Resign {
             Some(report) => Some(Record::begin(report, self.journal.as_deref(), self.dry_run, &identity, started)?),
             None => None,
         };
+        let progress = Arc::<Progress>::default();
         let job = Job {
             source: ends.source,
             destination: ends.destination,
@@ -183,15 +185,18 @@ impl Resign {
             dry_run: self.dry_run,
             choice: ends.choice,
             shard: self.shard.unwrap_or(Shard::WHOLE),
+            progress: progress.clone(),
         };
         let dry_run = self.dry_run;
+        let display = Display::start("resign", progress);
         let outcome = resign::run(Arc::new(job), journal, |item| {
-            tell::item(item, dry_run, format);
+            tell::item(&display, item, dry_run, format);
             if let Some(record) = &mut record {
                 record.note(item);
             }
         })
         .await;
+        drop(display);
         // A job that stopped has its report, too: what it did up to then stays.
         let recorded = match record {
             Some(record) => {

@@ -2,19 +2,22 @@
 //! would be signed, too.
 
 use crate::cli::output::{self, Format};
+use crate::cli::progress::Display;
 use crate::resign::{Item, State};
 
 /// Tells of an item. What a dry run found out is its result, so it goes to stdout, unless that is
 /// one JSON document.
-pub(super) fn item(item: &Item, dry_run: bool, format: Format) {
+pub(super) fn item(display: &Display, item: &Item, dry_run: bool, format: Format) {
     let Some(line) = line(item, dry_run) else { return };
     let line = output::plain(&line).replace('\n', "\\n");
-    if dry_run && format == Format::Text {
-        // A reader that went away does not stop the judging.
-        let _ = output::result(format, &line, &());
-    } else {
-        output::talk(&line);
-    }
+    display.beside(|| {
+        if dry_run && format == Format::Text {
+            // A reader that went away does not stop the judging.
+            let _ = output::result(format, &line, &());
+        } else {
+            output::talk(&line);
+        }
+    });
 }
 
 fn line(item: &Item, dry_run: bool) -> Option<String> {
