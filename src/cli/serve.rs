@@ -70,6 +70,10 @@ impl Serve {
         let config = self.config(file)?;
         let rules = config.gate.rules()?;
         check_policies(&rules)?;
+        server::check_access(&config)?;
+        if let Some(path) = &config.audit_log {
+            server::check_audit_log(path).with_context(|| format!("cannot write the audit log {}", path.display()))?;
+        }
         let options = StoreOptions { create: true, ..StoreOptions::default() };
         let store = Store::open(&config.store, &options).await.context("the store")?;
         let http = HttpClient::new(system_roots(), !config.upstream_tls_verify)?;

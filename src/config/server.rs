@@ -1,11 +1,12 @@
 //! What `serve` reads from its `--config` file; flags of the command line are laid over it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::access::AccessConfig;
 use super::gate::GateConfig;
 use super::origin::HttpOrigin;
 use crate::store::StorePath;
@@ -69,6 +70,11 @@ pub struct ServerConfig {
     pub drain_seconds: u64,
     /// What uploads of signatures must fulfil. Default: a readable claim for the right digest.
     pub gate: GateConfig,
+    /// Who may read and write below `/lookaside/`. Default: anybody reads, nobody writes.
+    pub access: AccessConfig,
+    /// The file to which every write and removal is recorded, one JSON object a line. Without one
+    /// they are in the log only. While it cannot be written, nothing is stored or removed.
+    pub audit_log: Option<PathBuf>,
     /// Limits against exhaustion.
     pub limits: LimitConfig,
     /// How long answers are remembered.
@@ -131,6 +137,8 @@ impl Default for ServerConfig {
             public_url: None,
             drain_seconds: 30,
             gate: GateConfig::default(),
+            access: AccessConfig::default(),
+            audit_log: None,
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),
         }

@@ -6,6 +6,8 @@
 //! `Problem`, which `error` alone turns into a status.
 
 mod access;
+mod admission;
+mod audit;
 mod body;
 mod cache;
 mod error;
@@ -15,6 +17,8 @@ mod listener;
 mod log;
 mod lookaside;
 mod page;
+mod passwords;
+mod permit;
 mod proxy;
 mod release;
 mod rewrite;
@@ -23,34 +27,44 @@ mod route;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod upload;
 mod upstream;
+mod watched;
+mod write;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderName;
+use futures_util::future::BoxFuture;
+use http::header::{CACHE_CONTROL, HeaderName};
 use http::{HeaderValue, Method, Request};
 use hyper::body::Incoming;
 
+pub use audit::check_audit_log;
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
 pub use listener::{ServeError, serve};
+pub use permit::{ClientCertificate, PeerIdentity, PermitError, check_access};
 pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
+pub use watched::CredentialsFileError;
 
 use crate::config::{HttpOrigin, LimitConfig, ServerConfig};
 use crate::image::Digest;
 use crate::registry::http::HttpClient;
-use crate::store::{Store, StorePath};
+use crate::store::{Layout, SetAddress, SignatureAddress, Store, StorePath};
 use access::Access;
+use admission::Admission;
 use cache::{Backend, SetCache};
 use error::{Problem, Shape};
 use log::RequestLog;
+use permit::{Asker, Permit};
 use release::ReleaseView;
 use route::Route;
 use upload::Uploads;
 use upstream::{Caller, Upstream};
+use write::Writes;
 
 /// Tells clients that signatures are found and stored here (spec containers-image 3.1).
 const SUPPORTS_SIGNATURES: HeaderName = HeaderName::from_static("x-registry-supports-signatures");
@@ -62,6 +76,8 @@ pub struct App(Arc<State>);
 struct State {
     sets: Arc<SetCache>,
     releases: Arc<ReleaseView>,
+    permit: Arc<Permit>,
+    writes: Arc<Writes>,
     registry: Option<Registry>,
     upstream_origin: Option<HttpOrigin>,
     public: Option<HttpOrigin>,
@@ -100,14 +116,18 @@ impl App {
     ) -> Self {
         let sets = Arc::new(SetCache::new(backend, config));
         let releases = Arc::new(ReleaseView::new(config));
+        let admission = Arc::new(Admission::new(config, sets.clone(), releases.clone(), claims, gate));
         let registry = Upstream::new(config, http).map(|upstream| {
             let upstream = Arc::new(upstream);
-            let uploads = Uploads::new(config, sets.clone(), releases.clone(), claims, gate);
+            let uploads = Uploads::new(config, admission.clone());
             Registry { access: Arc::new(Access::new(upstream.clone(), config)), upstream, uploads: Arc::new(uploads) }
         });
+        let permit = Arc::new(Permit::new(config, registry.as_ref().map(|registry| registry.access.clone())));
         Self(Arc::new(State {
             sets,
             releases,
+            writes: Arc::new(Writes::new(admission, permit.clone())),
+            permit,
             registry,
             upstream_origin: config.upstream.clone(),
             public: config.public_url.clone(),
@@ -134,11 +154,15 @@ impl App {
     async fn dispatch(&self, request: Request<Incoming>, caller: Caller) -> Result<Answer, Problem> {
         let state = &*self.0;
         match route::parse(request.uri().path()) {
-            Route::Lookaside(address) => {
-                let (method, headers) = (request.method(), request.headers());
-                lookaside::serve(&state.sets, &state.releases, method, headers, address).await
+            Route::Lookaside(address) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+                if state.permit.is_open() {
+                    let (method, headers) = (request.method(), request.headers());
+                    return lookaside::serve(&state.sets, &state.releases, method, headers, address, None).await;
+                }
+                Box::pin(self.restricted(address, request, caller)).await
             }
-            Route::NoLookaside => Err(Problem::NoSuchAddress(Shape::Plain)),
+            Route::Lookaside(address) => Box::pin(state.writes.serve(Some(address), request, &caller)).await,
+            Route::NoLookaside => Box::pin(state.writes.serve(None, request, &caller)).await,
             Route::Page => self.page(&request),
             // The other faces are boxed, so that the lookaside's future stays small.
             Route::Signatures(name, digest) => {
@@ -159,6 +183,31 @@ impl App {
             },
             Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
         }
+    }
+
+    /// The lookaside where not everybody may read everything.
+    async fn restricted(
+        &self,
+        address: SignatureAddress,
+        request: Request<Incoming>,
+        caller: Caller,
+    ) -> Result<Answer, Problem> {
+        let state = &*self.0;
+        let (head, _) = request.into_parts();
+        let asker = Asker::new(&head, &caller);
+        let open = state.permit.is_open_at(&address.set);
+        state.permit.read(&address.set, asker).await.map_err(Problem::plainly)?;
+        let may_see =
+            |set: SetAddress| -> BoxFuture<'_, bool> { Box::pin(async move { state.permit.shows(&set, asker).await }) };
+        let shown_to_all = open && address.set.layout() == Layout::Image;
+        let served =
+            lookaside::serve(&state.sets, &state.releases, &head.method, &head.headers, address, Some(&may_see)).await;
+        let mut answer = served.unwrap_or_else(Problem::into_answer);
+        if !shown_to_all {
+            // `must-revalidate` would let shared caches keep what one caller may read.
+            answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        }
+        Ok(answer)
     }
 
     async fn signatures(

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::image::{Digest, Repository};
-use crate::store::SignatureAddress;
+use crate::store::{SetAddress, SignatureAddress, StorePath};
 
 /// What a path names.
 #[derive(Debug, PartialEq)]
@@ -49,6 +49,21 @@ pub(super) fn parse(path: &str) -> Route<'_> {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => Route::Registry,
         _ => Route::Other(path),
     }
+}
+
+/// Reads `/lookaside/{key}/signature-new`: the next number of a set, whichever that is.
+pub(super) fn next_signature(path: &str) -> Option<SetAddress> {
+    let key = lookaside_key(path.strip_prefix("/lookaside/")?)?;
+    SetAddress::parse_key(key.strip_suffix("/signature-new")?).ok()
+}
+
+/// Reads the path of what may be a folder below `/lookaside/`: a set's, or one above sets. What is
+/// returned has its path; of a folder above, the digest means nothing.
+pub(super) fn folder(path: &str) -> Option<SetAddress> {
+    let key = lookaside_key(path.strip_prefix("/lookaside/")?)?;
+    let key = key.trim_end_matches('/');
+    let above = || StorePath::parse(key).ok().map(|path| SetAddress::release(path, Digest::sha256(b"")));
+    SetAddress::parse_key(key).ok().or_else(above)
 }
 
 /// Undoes what clients do to a key on its way, and nothing else.

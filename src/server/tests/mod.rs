@@ -4,3 +4,4 @@ mod extension;
 mod listener;
 mod lookaside;
 mod proxy;
+mod write;
