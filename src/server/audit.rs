@@ -328,7 +328,7 @@ mod tests {
         let mut line = new[0].clone();
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
         line["time"] = "TIME".into();
-        insta::assert_snapshot!(line.to_string(), @"");
+        insta::assert_snapshot!(line.to_string(), @r#"{"action":"add","client":"127.0.0.1:1234","digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","face":"lookaside","forwarded_for":"203.0.113.1\"","number":3,"reason":null,"repository":"birds/bluebird","request_id":"0000000000000007","signature":"sha256:fa2c8cc4f28176bbeed4b736df569a34c79cd3723e9ec42f9674b4d46ac6b8b8","time":"TIME","verdict":"stored","way":"htpasswd","who":"bob\n"}"#);
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ mod differential;
 mod doctor;
 mod gate;
 mod lookaside;
+mod lookaside_write;
 mod names;
 mod openpgp;
 mod proxy;

@@ -287,7 +287,19 @@ async fn writers_need_a_name() {
             format!("{} {} {} {} {}", text("action"), text("who"), text("way"), text("verdict"), line["number"])
         })
         .collect();
-    insta::assert_snapshot!(audit.join("\n"), @"");
+    insta::assert_snapshot!(audit.join("\n"), @r"
+    add - - refused null
+    add - - refused null
+    remove - - refused null
+    add - - refused null
+    add - - refused null
+    add bob htpasswd admitted null
+    add bob htpasswd stored 1
+    add ci token admitted null
+    add ci token stored 2
+    remove bob htpasswd admitted null
+    remove bob htpasswd removed 1
+    ");
     let first = Digest::sha256(&blob("a")).to_string();
     assert!(room.audit().iter().filter(|line| line["signature"] == first).count() == 4);
     let text = std::fs::read_to_string(room.audit_path()).unwrap();
