@@ -40,4 +40,4 @@ pub use lookaside::{LookasideError, LookasideReader, SIGNATURE_LIMIT};
 pub use manifests::{FetchedManifest, Selector};
 pub use secret::{Credential, Secret};
 pub use tls::{CertificatesError, ClientIdentity, HostCertificates, system_roots};
-pub use token::TokenError;
+pub use token::{TokenError, bearer_token};

@@ -40,7 +40,8 @@ pub(super) struct Record {
     pub(super) action: Action,
     /// `extension` or `lookaside`.
     pub(super) face: &'static str,
-    /// `None` until the caller has shown who they are.
+    /// `None` until the caller has shown who they are; of a refused upload to the extension, what
+    /// they say of themselves.
     pub(super) who: Option<Credential>,
     pub(super) repository: String,
     pub(super) digest: Digest,

@@ -1,12 +1,14 @@
 //! The HTTP server: a lookaside, the signature extension and a registry proxy over one store.
 //!
-//! A request is parsed once by `route` and goes to one face: `lookaside` (with the `release` view),
-//! `extension` and `upload`, `proxy`, or the `page`. Faces read the store through `cache` only,
+//! A request is parsed once by `route` and goes to one face: `lookaside` (with the `release` view)
+//! and `write`, `extension` and `upload`, `proxy`, or the `page`. `permit` says who may use the
+//! first two; what is uploaded to either passes `admission` and leaves an `audit` record. Faces read the store through `cache` only,
 //! speak to the registry through `upstream`, ask it for rights through `access`, and fail with a
 //! `Problem`, which `error` alone turns into a status.
 
 mod access;
 mod admission;
+mod asker;
 mod audit;
 mod body;
 mod cache;
@@ -15,6 +17,7 @@ mod extension;
 mod gate;
 mod listener;
 mod log;
+mod login;
 mod lookaside;
 mod page;
 mod passwords;
@@ -42,11 +45,12 @@ use http::header::{CACHE_CONTROL, HeaderName};
 use http::{HeaderValue, Method, Request};
 use hyper::body::Incoming;
 
+pub use asker::{ClientCertificate, PeerIdentity};
 pub use audit::check_audit_log;
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
 pub use listener::{ServeError, serve};
-pub use permit::{ClientCertificate, PeerIdentity, PermitError, check_access};
+pub use permit::{PermitError, check_access};
 pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
 pub use watched::CredentialsFileError;
 
@@ -56,10 +60,12 @@ use crate::registry::http::HttpClient;
 use crate::store::{Layout, SetAddress, SignatureAddress, Store, StorePath};
 use access::Access;
 use admission::Admission;
+use asker::Asker;
 use cache::{Backend, SetCache};
 use error::{Problem, Shape};
 use log::RequestLog;
-use permit::{Asker, Permit};
+use login::Login;
+use permit::Permit;
 use release::ReleaseView;
 use route::Route;
 use upload::Uploads;
@@ -122,7 +128,10 @@ impl App {
             let uploads = Uploads::new(config, admission.clone());
             Registry { access: Arc::new(Access::new(upstream.clone(), config)), upstream, uploads: Arc::new(uploads) }
         });
-        let permit = Arc::new(Permit::new(config, registry.as_ref().map(|registry| registry.access.clone())));
+        let permit = Arc::new(Permit::new(
+            config,
+            registry.as_ref().map(|r| (r.access.clone(), Login::new(r.upstream.clone(), config))),
+        ));
         Self(Arc::new(State {
             sets,
             releases,

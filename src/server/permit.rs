@@ -8,38 +8,19 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, StatusCode, request};
+use http::StatusCode;
 use zeroize::Zeroizing;
 
 use super::access::{Access, Manifest};
+use super::asker::{Asker, called};
 use super::error::Problem;
+use super::login::Login;
 use super::passwords::{Desk, Passwords, Verdict};
 use super::tokens::TokenFile;
-use super::upstream::Caller;
 use super::watched::CredentialsFileError;
 use crate::config::{AccessError, CertificateName, Namespaces, ServerConfig, Way};
+use crate::registry;
 use crate::store::{SetAddress, StorePath};
-
-/// Who is at the other end of the connection, by the listener's word: an extension of the request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerIdentity {
-    /// The client's certificate, if it showed one; its chain has been verified.
-    pub certificate: Option<Arc<ClientCertificate>>,
-}
-
-/// A verified client certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// Its subject, as RFC 4514 writes it: `CN=ci,O=example`.
-    pub subject: String,
-    /// Its alternative names: host names, addresses, URIs, mail addresses.
-    pub sans: Vec<String>,
-    /// The SHA-256 of the whole certificate.
-    pub sha256: [u8; 32],
-}
 
 /// Access rules that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,49 +45,6 @@ pub(super) struct Credential {
     pub(super) name: String,
 }
 
-/// What a caller shows of themselves.
-#[derive(Clone, Copy)]
-pub(super) struct Asker<'a> {
-    headers: &'a HeaderMap,
-    query: Option<&'a str>,
-    certificate: Option<&'a ClientCertificate>,
-    caller: &'a Caller,
-}
-
-impl<'a> Asker<'a> {
-    pub(super) fn new(head: &'a request::Parts, caller: &'a Caller) -> Self {
-        let identity = head.extensions.get::<PeerIdentity>();
-        let certificate = identity.and_then(|identity| identity.certificate.as_deref());
-        Self { headers: &head.headers, query: head.uri.query(), certificate, caller }
-    }
-
-    fn scheme(&self, scheme: &str) -> Option<&'a str> {
-        let (said, rest) = self.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-        said.eq_ignore_ascii_case(scheme).then(|| rest.trim())
-    }
-
-    /// User and password; a name that is no UTF-8 is nobody's.
-    fn basic(&self) -> Option<(String, Zeroizing<Vec<u8>>)> {
-        let decoded = Zeroizing::new(STANDARD.decode(self.scheme("basic")?).ok()?);
-        let end = decoded.iter().position(|b| *b == b':')?;
-        let (user, password) = decoded.split_at_checked(end)?;
-        let password = Zeroizing::new(password.get(1..)?.to_vec());
-        Some((std::str::from_utf8(user).ok()?.to_owned(), password))
-    }
-
-    /// The tokens of the query and of the header; a `+` is a `+`, as clients keep a query byte for
-    /// byte and tokens hold no spaces.
-    fn tokens(&self) -> Vec<Zeroizing<String>> {
-        let query = Zeroizing::new(self.query.unwrap_or_default().replace('+', "%2B"));
-        let pairs = url::form_urlencoded::parse(query.as_bytes());
-        let given = pairs.filter(|(name, _)| name == "token").map(|(_, value)| Zeroizing::new(value.into_owned()));
-        given.chain(self.scheme("bearer").map(|token| Zeroizing::new(token.to_owned()))).take(MOST_TOKENS).collect()
-    }
-}
-
-/// More tokens than these are not looked at.
-const MOST_TOKENS: usize = 2;
-
 /// A configured way with what it needs.
 enum Entrance {
     Anonymous,
@@ -125,7 +63,7 @@ struct Rule {
 pub(super) struct Permit {
     rules: Namespaces<Rule>,
     prefix: StorePath,
-    upstream: Option<Arc<Access>>,
+    upstream: Option<(Arc<Access>, Login)>,
     desk: Desk,
     open: bool,
     writable: bool,
@@ -143,7 +81,7 @@ enum Right {
 impl Permit {
     /// Puts the rules together. Rules that cannot be let nobody do anything; [`check_access`]
     /// finds them before that.
-    pub(super) fn new(config: &ServerConfig, upstream: Option<Arc<Access>>) -> Self {
+    pub(super) fn new(config: &ServerConfig, upstream: Option<(Arc<Access>, Login)>) -> Self {
         let configured = config.access.rules().unwrap_or_default();
         let open = configured.iter().all(|rule| rule.read.contains(&Way::Anonymous));
         let writable = configured.iter().any(|rule| !rule.write.is_empty());
@@ -285,35 +223,43 @@ impl Permit {
         asker: Asker<'_>,
         basic: Option<&(String, Zeroizing<Vec<u8>>)>,
     ) -> Result<Option<Credential>, Problem> {
-        let Some(access) = &self.upstream else { return Ok(None) };
+        let Some((access, login)) = &self.upstream else { return Ok(None) };
         let Some(repository) = self.repository(set.path()).filter(|name| !name.is_empty()) else { return Ok(None) };
-        let mut without = asker.headers.clone();
-        without.remove(AUTHORIZATION);
-        let user = basic.map(|(user, _)| user.as_str());
-        let (headers, name) = match user {
-            Some(user) => (asker.headers, user),
-            None => (&without, "anonymous"),
-        };
         let (from, caller) = (asker.caller.peer.ip(), asker.caller);
+        let user = basic.map(|(user, _)| user.as_str());
+        let name = user.unwrap_or("anonymous");
+        // A registry that lets anybody push never looks at names.
+        if right == Right::Write && user.is_none() {
+            return Ok(None);
+        }
         if user.is_some() && self.desk.is_locked(from, name).await {
             return Err(Problem::TooManyFailures);
         }
-        let asked = match right {
-            Right::Read | Right::See => {
-                access.pull(repository, set.digest(), headers, caller).await.map(|found| found == Manifest::Readable)
-            }
-            // A registry that lets anybody push never looks at names.
-            Right::Write if user.is_none() => return Ok(None),
-            Right::Write => match access.push(repository, &without, caller).await {
+        let credential = basic.map(|(user, password)| {
+            registry::Credential::new(user.as_str(), String::from_utf8_lossy(password).into_owned())
+        });
+        let actions = if right == Right::Write { "pull,push" } else { "pull" };
+        let headers = |credential| login.headers((repository, actions), asker.headers, credential, caller);
+        if right == Right::Write
+            && let Some(nobody) = headers(None).await?
+        {
+            match access.push(repository, &nobody, caller).await {
+                Err(refused) if is_refusal(&refused) => {}
+                Err(other) => return Err(other),
                 Ok(()) => {
-                    return Err(Problem::Denied(
-                        "the registry takes uploads from anybody, so its word names nobody who could write here"
-                            .to_owned(),
-                    ));
+                    let reason =
+                        "the registry takes uploads from anybody, so its word names nobody who could write here";
+                    return Err(Problem::Denied(reason.to_owned()));
                 }
-                Err(refused) if is_refusal(&refused) => access.push(repository, headers, caller).await.map(|()| true),
-                Err(other) => Err(other),
-            },
+            }
+        }
+        let asked = match headers(credential.as_ref()).await? {
+            Some(headers) if right == Right::Write => access.push(repository, &headers, caller).await.map(|()| true),
+            Some(headers) => {
+                let found = access.pull(repository, set.digest(), &headers, caller).await;
+                found.map(|found| found == Manifest::Readable)
+            }
+            None => Err(Problem::Unauthorized),
         };
         match asked {
             Ok(true) => Ok(Some(Credential { way: "upstream", name: name.to_owned() })),
@@ -330,30 +276,14 @@ impl Permit {
 }
 
 fn is_refusal(problem: &Problem) -> bool {
-    matches!(problem, Problem::PassedOn { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
+    let refusals = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+    matches!(problem, Problem::Unauthorized)
+        || matches!(problem, Problem::PassedOn { status, .. } if refusals.contains(status))
 }
 
 fn unusable(error: CredentialsFileError) -> Problem {
     tracing::error!(%error, "nobody can be let in by a file of credentials");
     Problem::Credentials
-}
-
-/// Finds the name by which a certificate is let in; with no names given, any is.
-fn called(certificate: &ClientCertificate, names: &[CertificateName]) -> Option<String> {
-    let fingerprint = hex::encode(certificate.sha256);
-    let own = || {
-        let mut own = certificate.sans.iter().chain([&certificate.subject]).filter(|name| !name.is_empty());
-        own.next().cloned().unwrap_or_else(|| format!("sha256:{fingerprint}"))
-    };
-    if names.is_empty() {
-        return Some(own());
-    }
-    names.iter().find_map(|name| match name {
-        CertificateName::Fingerprint(hex) => (*hex == fingerprint).then(own),
-        CertificateName::Name(name) => {
-            (certificate.subject == *name || certificate.sans.contains(name)).then(|| name.clone())
-        }
-    })
 }
 
 /// The files that the ways name, each opened once.
@@ -407,7 +337,10 @@ pub fn check_access(config: &ServerConfig) -> Result<(), PermitError> {
 mod tests {
     use super::*;
     use crate::image::Digest;
-    use http::{HeaderValue, Request};
+    use crate::server::asker::{ClientCertificate, PeerIdentity};
+    use crate::server::upstream::Caller;
+    use http::header::AUTHORIZATION;
+    use http::{HeaderValue, Request, request};
 
     fn set(path: &str) -> SetAddress {
         SetAddress::image(StorePath::parse(path).unwrap(), Digest::sha256(b"x")).unwrap()

@@ -10,9 +10,12 @@ use super::watched::{CredentialsFileError, Watched, entries};
 /// A shorter token can be guessed.
 const LEAST_LENGTH: usize = 16;
 
+/// A name and the SHA-256 of its token.
+type Named = (String, [u8; 32]);
+
 /// One token file.
 pub(super) struct TokenFile {
-    tokens: Watched<Vec<(String, [u8; 32])>>,
+    tokens: Watched<Vec<Named>>,
 }
 
 impl TokenFile {
@@ -45,8 +48,8 @@ impl TokenFile {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<(String, [u8; 32])>, (usize, String)> {
-    let mut tokens: Vec<(String, [u8; 32])> = Vec::new();
+fn parse(text: &str) -> Result<Vec<Named>, (usize, String)> {
+    let mut tokens: Vec<Named> = Vec::new();
     for (line, entry) in entries(text) {
         let Some((name, token)) = entry else { return Err((line, "it is no `name:token`".to_owned())) };
         let mut hash = [0; 32];

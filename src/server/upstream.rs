@@ -88,6 +88,16 @@ impl Upstream {
         })
     }
 
+    /// Returns the client by which the upstream is reached.
+    pub(super) fn http(&self) -> &HttpClient {
+        &self.http
+    }
+
+    /// Tells whether it is reached without TLS.
+    pub(super) fn is_plain(&self) -> bool {
+        self.origin.scheme() == Scheme::Http
+    }
+
     /// Returns the address of `path_and_query` at the upstream; the bytes stay as they are.
     fn uri(&self, path_and_query: &str) -> Result<Uri, Problem> {
         let uri = Uri::builder()

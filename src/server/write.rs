@@ -14,12 +14,13 @@ use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::admission::{self, Admission};
+use super::asker::Asker;
 use super::audit::{Action, Outcome, Record};
 use super::body::{Answer, Body};
 use super::cache::Entry;
 use super::error::{Problem, Shape};
 use super::lookaside::{matches_etag, position};
-use super::permit::{Asker, Permit};
+use super::permit::Permit;
 use super::route;
 use super::upstream::Caller;
 use crate::image::Digest;

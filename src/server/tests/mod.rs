@@ -3,5 +3,7 @@
 mod extension;
 mod listener;
 mod lookaside;
+mod permit;
 mod proxy;
+mod room;
 mod write;

@@ -1,70 +1,12 @@
-//! Writing and removing at the lookaside: who may, which number, what is refused.
+//! Writing and removing at the lookaside: which number, what is refused, what is recorded.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::ServerConfig;
+use super::room::{BOB, EVE, Room, at, blob, digest, placed, release, set};
 use crate::image::Digest;
-use crate::server::testing::{Fake, Server, Told, config, registry, respond};
+use crate::server::testing::Server;
 use crate::server::{NotAdmitted, Upload, UploadGate};
-use crate::store::{SetAddress, StorePath};
-
-const BOB: (&str, &str) = ("authorization", "Basic Ym9iOng=");
-const EVE: (&str, &str) = ("authorization", "Basic ZXZlOng=");
-
-fn digest() -> Digest {
-    Digest::sha256(b"manifest")
-}
-
-fn set(path: &str) -> SetAddress {
-    SetAddress::image(StorePath::parse(path).unwrap(), digest()).unwrap()
-}
-
-fn release(path: &str) -> SetAddress {
-    SetAddress::release(StorePath::parse(path).unwrap(), digest())
-}
-
-fn blob(note: &str) -> Vec<u8> {
-    [b"\xa3", format!("{} {note}", digest()).as_bytes()].concat()
-}
-
-fn at(set: &SetAddress, last: &str) -> String {
-    format!("/lookaside/{set}/signature-{last}")
-}
-
-/// A folder with bob's password, x, and a configuration with these access rules.
-struct Room {
-    dir: tempfile::TempDir,
-    config: ServerConfig,
-}
-
-impl Room {
-    fn new(access: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let users = format!("bob:{}\n", bcrypt::hash("x", 4).unwrap());
-        std::fs::write(dir.path().join("users"), users).unwrap();
-        std::fs::write(dir.path().join("tokens"), "ci:0123456789abcdef\n").unwrap();
-        let yaml = access
-            .replace("USERS", &format!("{{htpasswd: {}/users}}", dir.path().display()))
-            .replace("TOKENS", &format!("{{token: {}/tokens}}", dir.path().display()));
-        let mut config = ServerConfig::parse(&yaml).unwrap();
-        config.audit_log = Some(dir.path().join("audit"));
-        Self { dir, config }
-    }
-
-    fn audit(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.audit_path()).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn audit_path(&self) -> PathBuf {
-        self.dir.path().join("audit")
-    }
-}
-
-fn placed(told: &Told) -> (u16, &str) {
-    (told.status.as_u16(), told.header("location").rsplit('/').next().unwrap())
-}
+use crate::store::StorePath;
 
 #[tokio::test]
 async fn the_server_gives_the_numbers() {
@@ -194,116 +136,6 @@ async fn the_gate_judges_by_the_repository_below_the_prefix() {
     }
     let audit = room.audit();
     assert_eq!((audit[1]["repository"].as_str(), audit[1]["verdict"].as_str()), (Some("birds/a"), Some("stored")));
-}
-
-#[tokio::test]
-async fn readers_show_who_they_are() {
-    let room = Room::new(
-        "access: {read: [USERS], namespaces: {open: {read: [anonymous]}, robots: {read: [TOKENS]}, shut: {read: []}}}",
-    );
-    let server = Server::start(&room.config, None).await;
-    for path in ["x", "open/x", "robots/x", "shut/x"] {
-        server.store.put(&set(path), &["one"]).await;
-    }
-    let token = ("authorization", "Bearer 0123456789abcdef");
-    for (path, headers, status) in [
-        ("x", &[][..], 401),
-        ("x", &[EVE], 401),
-        ("x", &[token], 401),
-        ("x", &[BOB], 200),
-        ("open/x", &[], 200),
-        ("open/x", &[EVE], 200),
-        ("robots/x", &[BOB], 403),
-        ("robots/x", &[token], 200),
-        ("shut/x", &[BOB], 403),
-    ] {
-        // The same for what is there and what is not: 404 is only for those who may know.
-        for (last, missing) in [
-            ("1", status),
-            ("2", if status == 200 { 404 } else { status }),
-            ("500", if status == 200 { 404 } else { status }),
-        ] {
-            let told = server.ask("GET", &at(&set(path), last), headers).await;
-            assert_eq!(told.status, missing, "{path} {headers:?} {last}");
-            assert_eq!(told.status == 401, told.header("www-authenticate").starts_with("Basic realm=\"countersign\""));
-            let cached = told.header("cache-control");
-            match status {
-                200 if path == "open/x" => assert!(cached.starts_with("max-age")),
-                200 => assert_eq!(cached, "private, no-cache"),
-                _ => assert_eq!(cached, "no-store"),
-            }
-        }
-    }
-    let query = format!("{}?token=0123456789abcdef", at(&set("robots/x"), "1"));
-    assert_eq!(server.ask("GET", &query, &[]).await.status, 200);
-    assert_eq!(server.ask("HEAD", &at(&set("x"), "1"), &[BOB]).await.status, 200);
-    // The release view is of what the caller may see.
-    let root = at(&release(""), "1");
-    assert_eq!(server.ask("GET", &root, &[]).await.status, 401);
-    assert_eq!(server.ask("GET", &root, &[BOB]).await.text(), "one");
-    assert_eq!(server.ask("GET", &at(&release("open"), "1"), &[]).await.text(), "one");
-    assert_eq!(server.ask("GET", &at(&release("shut"), "1"), &[BOB]).await.status, 403);
-}
-
-#[tokio::test]
-async fn the_release_view_hides_what_is_not_the_callers() {
-    let room = Room::new("access: {namespaces: {secret: {read: [USERS]}}}");
-    let server = Server::start(&room.config, None).await;
-    server.store.put(&set("secret/x"), &["secret"]).await;
-    let (one, two) = (at(&release(""), "1"), at(&release(""), "2"));
-    assert_eq!(server.ask("GET", &one, &[]).await.status, 404);
-    let told = server.ask("GET", &one, &[BOB]).await;
-    assert_eq!((told.text(), told.header("cache-control")), ("secret", "private, no-cache"));
-    for note in ["a", "b"] {
-        server.store.put(&set("public/x"), &[note]).await;
-    }
-    let server = server.again(&room.config).await;
-    assert_eq!(server.ask("GET", &one, &[]).await.text(), "a");
-    assert_eq!(server.ask("GET", &two, &[]).await.text(), "b");
-    assert_eq!(server.ask("GET", &two, &[EVE]).await.text(), "b");
-    assert_eq!(server.ask("GET", &at(&release(""), "3"), &[]).await.status, 404);
-    assert_eq!(server.ask("GET", &at(&release(""), "3"), &[BOB]).await.text(), "secret");
-}
-
-#[tokio::test]
-async fn writers_need_a_name() {
-    let room =
-        Room::new("access: {write: [USERS, TOKENS], namespaces: {shut: {write: []}, robots: {write: [TOKENS]}}}");
-    let server = Server::start(&room.config, None).await;
-    let path = at(&set("x"), "new");
-    assert_eq!(server.put(&path, &[], blob("a")).await.status, 401);
-    assert_eq!(server.put(&path, &[EVE], blob("a")).await.status, 401);
-    assert_eq!(server.ask("DELETE", &at(&set("x"), "1"), &[]).await.status, 401);
-    assert_eq!(server.put(&at(&set("shut/x"), "1"), &[BOB], blob("a")).await.status, 403);
-    assert_eq!(server.put(&at(&set("robots/x"), "1"), &[BOB], blob("a")).await.status, 403);
-    assert_eq!(server.put(&path, &[BOB], blob("a")).await.status, 201);
-    assert_eq!(server.put(&format!("{path}?token=0123456789abcdef"), &[], blob("b")).await.status, 201);
-    assert_eq!(server.ask("DELETE", &at(&set("x"), "1"), &[BOB]).await.status, 204);
-    let audit: Vec<_> = room
-        .audit()
-        .iter()
-        .map(|line| {
-            let text = |name: &str| line[name].as_str().unwrap_or("-").to_owned();
-            format!("{} {} {} {} {}", text("action"), text("who"), text("way"), text("verdict"), line["number"])
-        })
-        .collect();
-    insta::assert_snapshot!(audit.join("\n"), @r"
-    add - - refused null
-    add - - refused null
-    remove - - refused null
-    add - - refused null
-    add - - refused null
-    add bob htpasswd admitted null
-    add bob htpasswd stored 1
-    add ci token admitted null
-    add ci token stored 2
-    remove bob htpasswd admitted null
-    remove bob htpasswd removed 1
-    ");
-    let first = Digest::sha256(&blob("a")).to_string();
-    assert!(room.audit().iter().filter(|line| line["signature"] == first).count() == 4);
-    let text = std::fs::read_to_string(room.audit_path()).unwrap();
-    assert!(!text.contains("0123456789abcdef"), "{text}");
 }
 
 #[tokio::test]
@@ -456,49 +288,4 @@ async fn many_writers_and_removers_lose_nothing() {
     assert!(expected.iter().all(|one| stored.contains(&one.clone().into())));
     let last = server.ask("GET", &at(&set, &(stored.len() + 1).to_string()), &[]).await;
     assert_eq!(last.status, 404);
-}
-
-#[tokio::test]
-async fn the_registry_may_decide() {
-    let fake = Fake::start(|request| async {
-        match request.headers().get("authorization").and_then(|v| v.to_str().ok()) {
-            Some(eve) if eve == EVE.1 => respond(403, &[], ""),
-            _ => registry(request).await,
-        }
-    })
-    .await;
-    let mut room = Room::new("access: {read: [upstream], write: [upstream]}");
-    room.config.upstream = config(Some(fake.addr)).upstream;
-    let server = Server::start(&room.config, None).await;
-    let path = at(&set("birds/a"), "1");
-    assert_eq!(server.put(&path, &[BOB], blob("a")).await.status, 201);
-    assert_eq!(server.ask("GET", &path, &[BOB]).await.status, 200);
-    for headers in [&[][..], &[EVE], &[("authorization", "Bearer x")]] {
-        for method in ["GET", "PUT", "DELETE"] {
-            let told = server.ask(method, &path, headers).await;
-            assert_eq!(told.status, 401, "{method} {headers:?}");
-            assert!(told.header("www-authenticate").starts_with("Basic realm=\"countersign\""));
-        }
-    }
-    assert_eq!((room.audit()[1]["who"].as_str(), room.audit()[1]["way"].as_str()), (Some("bob"), Some("upstream")));
-    assert!(!fake.seen().iter().any(|seen| seen.headers.get("authorization").is_some_and(|v| v == "Bearer x")));
-}
-
-#[tokio::test]
-async fn a_registry_that_knows_nobody_names_nobody() {
-    let fake = Fake::start(|request| async move {
-        match request.method().as_str() {
-            "POST" => respond(202, &[("location", "/v2/x/blobs/uploads/1")], ""),
-            "HEAD" => respond(404, &[], ""),
-            _ => respond(204, &[], ""),
-        }
-    })
-    .await;
-    let mut room = Room::new("access: {read: [upstream], write: [upstream]}");
-    room.config.upstream = config(Some(fake.addr)).upstream;
-    let server = Server::start(&room.config, None).await;
-    let told = server.put(&at(&set("x"), "1"), &[BOB], blob("a")).await;
-    assert!(told.status == 403 && told.text().contains("from anybody"), "{told:?}");
-    let told = server.ask("GET", &at(&set("x"), "1"), &[BOB]).await;
-    assert!(told.status == 403 && told.text().contains("no such image"), "{told:?}");
 }
