@@ -100,8 +100,12 @@ impl Serve {
         let config = self.config(file)?;
         let sites = config.sites();
         let rules = config.gate.rules()?;
-        for rules in sites.iter().map(|site| site.settings.gate.rules()).chain([Ok(rules.clone())]) {
-            check_policies(&rules?)?;
+        for site in &sites {
+            check_policies(&site.settings.gate.rules()?)?;
+        }
+        server::check_access(&config)?;
+        if let Some(path) = &config.audit_log {
+            server::check_audit_log(path).with_context(|| format!("cannot write the audit log {}", path.display()))?;
         }
         let options = StoreOptions { create: true, ..StoreOptions::default() };
         let store = Store::open(&config.store, &options).await.context("the store")?;
@@ -150,6 +154,7 @@ impl Serve {
         }
         config.gate.mode = self.gate.or(config.gate.mode);
         config.gate.policy = self.policy.or(config.gate.policy);
+        config.check_registries()?;
         Ok(config)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::access::AccessConfig;
 use super::gate::GateConfig;
 use super::limits::LimitConfig;
 use super::listen::ListenAddresses;
@@ -96,6 +97,11 @@ pub struct ServerConfig {
     pub drain_seconds: u64,
     /// What uploads of signatures must fulfil. Default: a readable claim for the right digest.
     pub gate: GateConfig,
+    /// Who may read and write below `/lookaside/`. Default: anybody reads, nobody writes.
+    pub access: AccessConfig,
+    /// The file to which every write and removal is recorded, one JSON object a line. Without one
+    /// they are in the log only. While it cannot be written, nothing is stored or removed.
+    pub audit_log: Option<PathBuf>,
     /// Limits against exhaustion.
     pub limits: LimitConfig,
     /// How long answers are remembered.
@@ -140,6 +146,8 @@ impl Default for ServerConfig {
             trusted_proxies: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| text.parse().ok()).collect(),
             drain_seconds: 30,
             gate: GateConfig::default(),
+            access: AccessConfig::default(),
+            audit_log: None,
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),
         }

@@ -17,7 +17,8 @@ use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::ServerConfig;
-use crate::store::{Appended, SetAddress, Store, StoreError, StorePath, StoredSignature};
+use crate::image::Digest;
+use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, StoredSignature};
 
 /// Sets share generations by hash; a clash costs one needless reload.
 const GENERATIONS: usize = 1024;
@@ -30,6 +31,8 @@ pub(super) trait Backend: Send + Sync {
     fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>>;
     /// Appends to the set what is not there yet.
     fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>>;
+    /// Removes from the set the signature whose bytes have this digest.
+    fn remove<'a>(&'a self, set: &'a SetAddress, signature: &'a Digest) -> BoxFuture<'a, Result<Removed, StoreError>>;
     /// Lists all sets.
     fn walk(&self) -> BoxStream<'_, Result<SetAddress, StoreError>>;
 }
@@ -41,6 +44,10 @@ impl Backend for Store {
 
     fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>> {
         Box::pin(Store::append(self, set, bytes))
+    }
+
+    fn remove<'a>(&'a self, set: &'a SetAddress, signature: &'a Digest) -> BoxFuture<'a, Result<Removed, StoreError>> {
+        Box::pin(Store::remove(self, set, signature))
     }
 
     fn walk(&self) -> BoxStream<'_, Result<SetAddress, StoreError>> {
@@ -157,6 +164,20 @@ impl SetCache {
         appended.map(Ok)
     }
 
+    /// Removes a signature by the digest of its bytes.
+    pub(super) async fn remove(&self, address: &SetAddress, signature: &Digest) -> Result<Removed, StoreError> {
+        let _turn = match self.writers.get(self.shard(address)) {
+            Some(writer) => Some(writer.lock().await),
+            None => None,
+        };
+        let removed = self.backend.remove(address, signature).await;
+        // Also after a failure: the signature may be gone all the same.
+        if let Some(generation) = self.generation(address) {
+            generation.fetch_add(1, Ordering::AcqRel);
+        }
+        removed
+    }
+
     /// Lists all sets of the store.
     pub(super) fn walk(&self) -> BoxStream<'_, Result<SetAddress, StoreError>> {
         self.backend.walk()
@@ -175,7 +196,6 @@ impl SetCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Digest;
     use crate::server::testing::FaultyStore;
 
     fn address() -> SetAddress {

@@ -1,12 +1,17 @@
 //! The HTTP server: a lookaside, the signature extension and a registry proxy over one store.
 //!
-//! A request is parsed once by `route` and goes to one face: `lookaside` (with the `release` view),
-//! `extension` and `upload`, `proxy`, `token`, or the `page`; `sites` finds the registry that it is
-//! for. Faces read the store through `cache` only, speak to a registry through its `upstream`, ask
-//! it for rights through `access`, and fail with a `Problem`, which `error` alone turns into a
-//! status.
+//! A request is parsed once by `route` and goes to one face: `lookaside` (with the `release` view)
+//! and `write`, `extension` and `upload`, `proxy`, `token`, or the `page`. `sites` finds the
+//! registry that it is for, and `rooms` whose rules count at a path of the store: `permit` says who
+//! may read and write there, and what is uploaded to any face passes `admission` and leaves an
+//! `audit` record. Faces read the store through `cache` only, speak to a registry through its
+//! `upstream`, ask it for rights through `access`, and fail with a `Problem`, which `error` alone
+//! turns into a status.
 
 mod access;
+mod admission;
+mod asker;
+mod audit;
 mod body;
 mod cache;
 mod caller;
@@ -18,14 +23,18 @@ mod gate;
 mod inbound;
 mod listener;
 mod log;
+mod login;
 mod lookaside;
 mod own;
 mod page;
 mod passport;
+mod passwords;
 mod peer;
+mod permit;
 mod proxy;
 mod release;
 mod rewrite;
+mod rooms;
 mod route;
 mod scope;
 mod sites;
@@ -35,37 +44,47 @@ mod testing;
 mod tests;
 mod tls;
 mod token;
+mod tokens;
 mod upload;
 mod upstream;
+mod watched;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderName, LOCATION};
+use futures_util::future::BoxFuture;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
-use tokio::sync::Semaphore;
 
+pub use audit::check_audit_log;
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
 pub use inbound::{ClientBody, ClientBodyError};
 pub use listener::{Listener, ServeError, serve};
 pub use peer::{ClientCertificate, Connection, PeerIdentity};
+pub use permit::{PermitError, check_access};
 pub use tls::{Tls, TlsError};
 pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
+pub use watched::CredentialsFileError;
 
-use crate::config::{LimitConfig, Network, ServerConfig, SiteConfig};
+use crate::config::{LimitConfig, ServerConfig, SiteConfig};
 use crate::image::Digest;
 use crate::registry::RegistryClient;
 use crate::registry::http::HttpClient;
-use crate::store::{Store, StorePath};
+use crate::store::{Layout, SetAddress, SignatureAddress, Store, StorePath};
 use access::Access;
+use admission::Admission;
+use asker::Asker;
 use cache::{Backend, SetCache};
 use caller::Caller;
 use error::{Problem, Shape};
 use log::RequestLog;
+use login::Login;
 use release::ReleaseView;
-use route::Route;
+use rooms::{Plan, Rooms};
+use route::{Place, Route};
 use sites::{Door, Site, Sites};
 use upload::Uploads;
 use upstream::Upstream;
@@ -81,9 +100,9 @@ struct State {
     sets: Arc<SetCache>,
     releases: Arc<ReleaseView>,
     sites: Sites,
+    rooms: Rooms,
     /// The store's part that stands at the top of the configuration.
     prefix: StorePath,
-    trusted: Vec<Network>,
     limits: LimitConfig,
     drain: Duration,
 }
@@ -121,25 +140,28 @@ impl App {
     ) -> Result<Self, E> {
         let sets = Arc::new(SetCache::new(backend, config));
         let releases = Arc::new(ReleaseView::new(config));
-        let turns = Arc::new(Semaphore::new(config.limits.uploads.clamp(1, Semaphore::MAX_PERMITS)));
-        let mut sites = Vec::new();
+        let admission = Admission::new(config, sets.clone(), releases.clone(), claims);
+        let (mut sites, mut plans) = (Vec::new(), Vec::new());
         for site in config.sites() {
             let SiteTools { http, gate, credentials } = tools(&site)?;
-            let Some(upstream) = Upstream::new(&site, http, credentials) else { continue };
-            let upstream = Arc::new(upstream);
             let settings = &site.settings;
-            let (sets, releases) = (sets.clone(), releases.clone());
-            let uploads = Uploads::new(settings, sets, releases, claims.clone(), gate, turns.clone());
-            let access = Arc::new(Access::new(upstream.clone(), settings));
-            let made = Site::new(&site, upstream, access, Arc::new(uploads));
-            sites.push((site, made));
+            let admission = Arc::new(admission.of(&site.name, gate));
+            let upstream = Upstream::new(&site, http, credentials).map(Arc::new);
+            let asked = upstream.map(|upstream| {
+                let access = Arc::new(Access::new(upstream.clone(), settings));
+                let uploads = Arc::new(Uploads::new(settings, admission.clone()));
+                sites.push((site.clone(), Site::new(&site, upstream.clone(), access.clone(), uploads)));
+                (access, Login::new(upstream, settings))
+            });
+            plans.push(Plan { site, admission, upstream: asked });
         }
+        let default = plans.remove(0);
         Ok(Self(Arc::new(State {
             sets,
             releases,
-            sites: Sites::new(sites, config.public_url.clone(), config.listen.first()),
+            sites: Sites::new(sites, config),
+            rooms: Rooms::new(default, plans),
             prefix: config.store_prefix.clone(),
-            trusted: config.trusted_proxies.clone(),
             limits: config.limits.clone(),
             drain: config.drain(),
         })))
@@ -147,7 +169,7 @@ impl App {
 
     /// Answers one request. Never fails: every problem has an answer.
     pub async fn handle(&self, mut request: Request<ClientBody>, connection: &Connection) -> Answer {
-        caller::believe(&mut request, connection.peer.ip(), &self.0.trusted);
+        caller::believe(&mut request, connection.peer.ip(), self.0.sites.trusted());
         let id = log::request_id();
         let log = RequestLog::new(&request, connection.peer, id);
         let mut answer = self.dispatch(request, connection, id).await.unwrap_or_else(Problem::into_answer);
@@ -162,11 +184,16 @@ impl App {
     async fn dispatch(&self, request: Request<ClientBody>, from: &Connection, id: u64) -> Result<Answer, Problem> {
         let state = &*self.0;
         match route::parse(request.uri().path()) {
-            Route::Lookaside(address) => {
-                let (method, headers) = (request.method(), request.headers());
-                lookaside::serve(&state.sets, &state.releases, method, headers, address).await
+            Route::Lookaside(address) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+                if state.rooms.is_open() {
+                    let (method, headers) = (request.method(), request.headers());
+                    return lookaside::serve(&state.sets, &state.releases, method, headers, address, None).await;
+                }
+                Box::pin(self.restricted(address, request, from, id)).await
             }
-            Route::NoLookaside | Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
+            Route::Lookaside(address) => Box::pin(self.write(Some(Place::Signature(address)), request, from, id)).await,
+            Route::NoLookaside => Box::pin(self.write(Place::parse(request.uri().path()), request, from, id)).await,
+            Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
             Route::Page => self.page(&request, from),
             // The other faces are boxed, so that the lookaside's future stays small.
             Route::Signatures(name, digest) => {
@@ -220,6 +247,49 @@ impl App {
         }
     }
 
+    /// The lookaside where not everybody may read everything.
+    async fn restricted(
+        &self,
+        address: SignatureAddress,
+        request: Request<ClientBody>,
+        from: &Connection,
+        id: u64,
+    ) -> Result<Answer, Problem> {
+        let state = &*self.0;
+        let (head, _) = request.into_parts();
+        let caller = state.sites.door(&head.headers).caller(&head.headers, from, id);
+        let asker = Asker::new(&head, &caller);
+        let permit = &state.rooms.of(address.set.path()).permit;
+        let open = permit.is_open_at(&address.set);
+        permit.read(&address.set, asker).await.map_err(Problem::plainly)?;
+        let may_see = |set: SetAddress| -> BoxFuture<'_, bool> {
+            Box::pin(async move { state.rooms.of(set.path()).permit.shows(&set, asker).await })
+        };
+        let shown_to_all = open && address.set.layout() == Layout::Image;
+        let served =
+            lookaside::serve(&state.sets, &state.releases, &head.method, &head.headers, address, Some(&may_see)).await;
+        let mut answer = served.unwrap_or_else(Problem::into_answer);
+        if !shown_to_all {
+            // `must-revalidate` would let shared caches keep what one caller may read.
+            answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        }
+        Ok(answer)
+    }
+
+    /// Everything at the lookaside but GET and HEAD of an address.
+    async fn write(
+        &self,
+        place: Option<Place>,
+        request: Request<ClientBody>,
+        from: &Connection,
+        id: u64,
+    ) -> Result<Answer, Problem> {
+        let state = &*self.0;
+        let caller = state.sites.door(request.headers()).caller(request.headers(), from, id);
+        let room = place.as_ref().map_or_else(|| state.rooms.default(), |place| state.rooms.of(place.path()));
+        room.writes.serve(place, request, &caller).await
+    }
+
     async fn signatures(
         &self,
         name: String,
@@ -239,6 +309,7 @@ impl App {
             (None, Some(site)) => (site, name.as_str()),
             (None, None) => return Err(Problem::NoUpstream),
         };
+        self.in_own_room(site, name, &digest)?;
         admit(site, &mut request, &mut caller);
         match *request.method() {
             Method::GET | Method::HEAD => {
@@ -258,6 +329,20 @@ impl App {
             }
             _ => Err(Problem::Method(Shape::Registry, extension::METHODS)),
         }
+    }
+
+    /// A repository whose name leads into another registry's part of the store has no signatures:
+    /// they would be under that one's rules, and are of its images.
+    fn in_own_room(&self, site: &Site, name: &str, digest: &Digest) -> Result<(), Problem> {
+        if self.0.rooms.is_one() {
+            return Ok(());
+        }
+        let address = extension::address(&site.prefix, name, digest)?;
+        if *self.0.rooms.of(address.path()).prefix() == site.prefix {
+            return Ok(());
+        }
+        let reason = "signatures of another registry are kept where this repository's would be; see store_prefix";
+        Err(Problem::Denied(reason.to_owned()))
     }
 
     fn page(&self, request: &Request<ClientBody>, from: &Connection) -> Result<Answer, Problem> {

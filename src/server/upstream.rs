@@ -17,7 +17,7 @@ use super::inbound::{ClientBody, ClientBodyError};
 use super::own::{Own, Ways};
 use super::rewrite::{self, Ends};
 use super::{scope, token};
-use crate::config::{HttpOrigin, SiteConfig};
+use crate::config::{HttpOrigin, Scheme, SiteConfig};
 use crate::registry::http::{HttpClient, RequestBody, empty, full};
 use crate::registry::{RegistryClient, challenges};
 
@@ -72,6 +72,11 @@ impl Upstream {
     /// Tells whether the server has credentials of its own here.
     pub(super) fn has_own(&self) -> bool {
         self.own.is_some()
+    }
+
+    /// Tells whether it is reached without TLS.
+    pub(super) fn is_plain(&self) -> bool {
+        self.origin.scheme() == Scheme::Http
     }
 
     /// Returns the address of `path_and_query` at the upstream; the bytes stay as they are.

@@ -22,6 +22,7 @@ mod gate;
 mod hostile;
 mod hsm;
 mod lookaside;
+mod lookaside_write;
 mod names;
 mod openpgp;
 mod proxy;
