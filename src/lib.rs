@@ -28,6 +28,7 @@ pub mod host;
 pub mod image;
 pub mod json;
 pub mod lookup;
+pub mod metrics;
 pub mod openpgp;
 pub mod policy;
 pub mod registries_conf;
