@@ -3,7 +3,7 @@
 use tracing_subscriber::EnvFilter;
 
 /// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogForm {
     /// For people.
     Text,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -29,6 +30,9 @@ pub struct Serve {
     /// Where signatures are: a folder, file://, s3:// [default: ./countersign-data]
     #[arg(long, value_name = "STORE", env = "COUNTERSIGN_STORE")]
     store: Option<String>,
+    /// Where /healthz, /readyz and /metrics are, apart from what clients reach [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "COUNTERSIGN_ADMIN")]
+    admin: Option<SocketAddr>,
     /// Registry to stand before; without one only the lookaside is served
     #[arg(long, value_name = "URL", env = "COUNTERSIGN_UPSTREAM")]
     upstream: Option<String>,
@@ -63,6 +67,8 @@ struct Started<'a> {
     lookaside: String,
     /// What uploads must fulfil where no namespace has its own rule.
     gate: &'static str,
+    /// Where health and metrics are.
+    admin: Option<String>,
 }
 
 impl Serve {
@@ -73,18 +79,28 @@ impl Serve {
         let options = StoreOptions { create: true, ..StoreOptions::default() };
         let store = Store::open(&config.store, &options).await.context("the store")?;
         let http = HttpClient::new(system_roots(), !config.upstream_tls_verify)?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}; is another server there?", config.listen))?;
+        let listener = bind(config.listen).await?;
+        let admin = match config.admin.listen {
+            Some(listen) => Some(bind(listen).await?),
+            None => None,
+        };
         let address = listener.local_addr()?;
         let location = store.location().to_owned();
         let gate = ConfiguredGate::new(rules.clone(), Arc::new(OpenPgp::now()));
         let app = App::new(&config, store, http, claim_reader(), Some(Arc::new(gate)));
 
-        let shutdown = CancellationToken::new();
-        stop_on_signals(shutdown.clone())?;
-        announce(format, address, &location, &config, &rules)?;
+        let (told, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        stop_on_signals(told.clone())?;
+        leave_then_stop(app.clone(), Duration::from_secs(config.admin.leave_seconds), told, shutdown.clone());
+        let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+        announce(format, (address, admin_address), &location, &config, &rules)?;
+        // Probes get their answers to the very end.
+        let admin_stop = CancellationToken::new().drop_guard();
+        if let Some(admin) = admin {
+            tokio::spawn(server::serve_admin(admin, app.clone(), admin_stop.token().clone()));
+        }
         server::serve(listener, app, shutdown).await?;
+        drop(admin_stop);
         Ok(Answer::Yes)
     }
 
@@ -97,6 +113,7 @@ impl Serve {
         if let Some(listen) = self.listen {
             config.listen = listen;
         }
+        config.admin.listen = self.admin.or(config.admin.listen);
         if let Some(store) = self.store {
             config.store = store;
         }
@@ -132,6 +149,21 @@ fn check_policies(rules: &GateRules) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}; is another server there?"))
+}
+
+/// Once `told` to stop, the server says that it is not ready, and stops after `delay`.
+fn leave_then_stop(app: App, delay: Duration, told: CancellationToken, shutdown: CancellationToken) {
+    tokio::spawn(async move {
+        told.cancelled().await;
+        app.leave();
+        tokio::time::sleep(delay).await;
+        shutdown.cancel();
+    });
+}
+
 /// SIGTERM and SIGINT stop the server after the open requests; a second one stops it at once.
 fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -156,7 +188,7 @@ fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
 /// Says where the server is, and what a client needs to use it.
 fn announce(
     format: Format,
-    address: SocketAddr,
+    (address, admin): (SocketAddr, Option<SocketAddr>),
     store: &str,
     config: &ServerConfig,
     rules: &GateRules,
@@ -170,7 +202,12 @@ fn announce(
         upstream: config.upstream.as_ref().map(ToString::to_string),
         lookaside: lookaside.clone(),
         gate: rules.default_rule().mode().name(),
+        admin: admin.map(|admin| format!("http://{admin}")),
     };
+    let health = started
+        .admin
+        .as_ref()
+        .map_or_else(String::new, |admin| format!("Admin       {admin}/healthz, /readyz and /metrics\n"));
     let uploads = match (&started.upstream, rules.default_rule()) {
         (None, _) => String::new(),
         (_, GateRule::Off) => "Uploads     of any signature of the right form (gate off)\n".to_owned(),
@@ -192,6 +229,7 @@ fn announce(
          {uploads}\
          Lookaside   {lookaside}\n\
          Releases    {lookaside}/\n\
+         {health}\
          Clients of a lookaside need three lines in /etc/containers/registries.d/countersign.yaml:\n\n\
          docker:\n  registry.example:\n    lookaside: {lookaside}\n"
     );

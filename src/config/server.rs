@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::admin::AdminConfig;
 use super::gate::GateConfig;
 use super::origin::HttpOrigin;
 use crate::store::StorePath;
@@ -69,6 +70,8 @@ pub struct ServerConfig {
     pub drain_seconds: u64,
     /// What uploads of signatures must fulfil. Default: a readable claim for the right digest.
     pub gate: GateConfig,
+    /// Health and metrics.
+    pub admin: AdminConfig,
     /// Limits against exhaustion.
     pub limits: LimitConfig,
     /// How long answers are remembered.
@@ -131,6 +134,7 @@ impl Default for ServerConfig {
             public_url: None,
             drain_seconds: 30,
             gate: GateConfig::default(),
+            admin: AdminConfig::default(),
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),
         }
@@ -191,7 +195,7 @@ impl ServerConfig {
 /// A longer time is a slip, and more than some clocks can count.
 const LONGEST: u64 = 365 * 24 * 3600;
 
-fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match u64::deserialize(deserializer)? {
         seconds @ 0..=LONGEST => Ok(seconds),
         seconds => Err(serde::de::Error::custom(format!("{seconds} seconds are more than a year ({LONGEST})"))),

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::metrics::{self, Direction};
+
 /// An answer of the server.
 pub type Answer = http::Response<Body>;
 
@@ -48,7 +50,15 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Upstream(incoming) => Pin::new(incoming).poll_frame(context),
+            Self::Upstream(incoming) => {
+                let polled = Pin::new(incoming).poll_frame(context);
+                if let Poll::Ready(Some(Ok(frame))) = &polled
+                    && let Some(data) = frame.data_ref()
+                {
+                    metrics::PROXIED_BYTES.add(Direction::Download, data.len() as u64);
+                }
+                polled
+            }
         }
     }
 

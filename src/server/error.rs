@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::body::Answer;
 use crate::image::Digest;
+use crate::metrics::Outcome;
 
 /// How long a client is asked to wait when nobody knows better, in seconds.
 const RETRY_SECONDS: u64 = 5;
@@ -75,6 +76,17 @@ impl Problem {
             Self::Invalid(reason) | Self::Denied(reason) => reason.clone(),
             Self::PassedOn { status, .. } => format!("the upstream registry answered {status}"),
             other => format!("{other:?}"),
+        }
+    }
+
+    /// Returns what is counted, where the status does not say it all.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Store(_) => Some(Outcome::StoreFailing),
+            Self::UpstreamUnreachable => Some(Outcome::UpstreamUnreachable),
+            Self::UpstreamTimeout => Some(Outcome::UpstreamTimeout),
+            Self::UpstreamFailing(..) => Some(Outcome::UpstreamFailing),
+            _ => None,
         }
     }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::App;
+use crate::metrics;
 
 /// The smallest header limit that hyper takes.
 const LEAST_HEADER_BYTES: usize = 8192;
@@ -52,8 +53,11 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(header_time).max_buf_size(header_bytes);
         let connection = drive(http, stream, peer, app.clone(), shutdown.clone(), stop.clone());
+        let open = metrics::CONNECTIONS_OPEN.open();
+        metrics::CONNECTIONS.inc(metrics::Nothing);
         connections.spawn(async move {
             connection.await;
+            drop(open);
             drop(place);
         });
     }

@@ -6,11 +6,13 @@
 //! `Problem`, which `error` alone turns into a status.
 
 mod access;
+mod admin;
 mod body;
 mod cache;
 mod error;
 mod extension;
 mod gate;
+mod health;
 mod listener;
 mod log;
 mod lookaside;
@@ -23,6 +25,7 @@ mod route;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod upload;
 mod upstream;
 
@@ -34,6 +37,7 @@ use http::header::HeaderName;
 use http::{HeaderValue, Method, Request};
 use hyper::body::Incoming;
 
+pub use admin::serve_admin;
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
 pub use listener::{ServeError, serve};
@@ -41,11 +45,13 @@ pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
 
 use crate::config::{HttpOrigin, LimitConfig, ServerConfig};
 use crate::image::Digest;
+use crate::metrics::Face;
 use crate::registry::http::HttpClient;
 use crate::store::{Store, StorePath};
 use access::Access;
 use cache::{Backend, SetCache};
 use error::{Problem, Shape};
+use health::{Health, Need, Probe};
 use log::RequestLog;
 use release::ReleaseView;
 use route::Route;
@@ -69,6 +75,9 @@ struct State {
     prefix: StorePath,
     limits: LimitConfig,
     drain: Duration,
+    health: Health,
+    /// Everybody may ask for the health.
+    public_health: bool,
 }
 
 /// What there is only with an upstream.
@@ -105,7 +114,10 @@ impl App {
             let uploads = Uploads::new(config, sets.clone(), releases.clone(), claims, gate);
             Registry { access: Arc::new(Access::new(upstream.clone(), config)), upstream, uploads: Arc::new(uploads) }
         });
+        let health = Health::new(targets(&sets, registry.iter().map(|registry| &registry.upstream)));
         Self(Arc::new(State {
+            health,
+            public_health: config.admin.public,
             sets,
             releases,
             registry,
@@ -121,19 +133,21 @@ impl App {
     /// Answers one request. Never fails: every problem has an answer.
     pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
         let caller = Caller { peer, id: log::request_id() };
-        let log = RequestLog::new(&request, peer, caller.id);
-        let mut answer = self.dispatch(request, caller).await.unwrap_or_else(Problem::into_answer);
+        let mut log = RequestLog::new(&request, peer, caller.id);
+        let result = self.dispatch(request, caller, &mut log.face).await;
+        let mut answer = log.answer(result);
         if self.0.registry.is_some() {
             // On every answer, 401s and errors too, and once: an upstream's own is replaced.
             answer.headers_mut().insert(SUPPORTS_SIGNATURES, HeaderValue::from_static("1"));
         }
-        log.finish(answer.status());
         answer
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, caller: Caller) -> Result<Answer, Problem> {
+    async fn dispatch(&self, request: Request<Incoming>, caller: Caller, face: &mut Face) -> Result<Answer, Problem> {
         let state = &*self.0;
-        match route::parse(request.uri().path()) {
+        let route = route::parse(request.uri().path());
+        *face = route.face();
+        match route {
             Route::Lookaside(address) => {
                 let (method, headers) = (request.method(), request.headers());
                 lookaside::serve(&state.sets, &state.releases, method, headers, address).await
@@ -151,8 +165,15 @@ impl App {
             },
             Route::NoExtension if state.registry.is_none() => Err(Problem::NoUpstream),
             Route::NoExtension => Err(Problem::NoSuchAddress(Shape::Registry)),
+            Route::Other(path)
+                if state.public_health
+                    && let Some(answer) = Box::pin(admin::answer_public(self, request.method(), path)).await =>
+            {
+                Ok(answer)
+            }
             Route::Other(path) => match &state.registry {
                 Some(registry) if Box::pin(registry.upstream.is_token_path(path, request.headers(), &caller)).await => {
+                    *face = Face::Token;
                     Box::pin(proxy::forward(&registry.upstream, request, &caller)).await
                 }
                 _ => Err(Problem::NoSuchAddress(Shape::Plain)),
@@ -189,6 +210,21 @@ impl App {
         Ok(page::serve(&client, state.upstream_origin.as_ref(), &state.prefix))
     }
 
+    /// From now on `/readyz` says that the server is about to go, so that load balancers look
+    /// elsewhere; all else goes on.
+    pub fn leave(&self) {
+        self.0.health.leave();
+    }
+
+    fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// Tells the metrics what is looked at only when they are read.
+    fn tell_sizes(&self) {
+        self.0.sets.tell_size();
+    }
+
     fn limits(&self) -> LimitConfig {
         self.0.limits.clone()
     }
@@ -196,4 +232,22 @@ impl App {
     fn drain(&self) -> Duration {
         self.0.drain
     }
+}
+
+/// What `/readyz` asks: the store, and each registry.
+fn targets<'a>(sets: &Arc<SetCache>, upstreams: impl Iterator<Item = &'a Arc<Upstream>>) -> Vec<(String, Need, Probe)> {
+    let sets = sets.clone();
+    let store: Probe = Box::new(move || {
+        let sets = sets.clone();
+        Box::pin(async move { sets.reach().await.map_err(|error| error.to_string()) })
+    });
+    let upstreams = upstreams.map(|upstream| {
+        let (name, upstream) = (format!("upstream {}", upstream.origin()), upstream.clone());
+        let probe: Probe = Box::new(move || {
+            let upstream = upstream.clone();
+            Box::pin(async move { upstream.reach(log::request_id()).await })
+        });
+        (name, Need::OneOf, probe)
+    });
+    [("store".to_owned(), Need::Always, store)].into_iter().chain(upstreams).collect()
 }

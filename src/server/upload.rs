@@ -27,6 +27,7 @@ use super::upstream::{Caller, FORWARDED_FOR};
 use crate::config::{LimitConfig, ServerConfig};
 use crate::image::Digest;
 use crate::json::{self, JsonError};
+use crate::metrics::{self, GateVerdict};
 use crate::signature::{BlobError, BlobKind, Claim, classify, simple_signing};
 use crate::store::{Appended, SetAddress, StoreError, StorePath};
 
@@ -243,12 +244,19 @@ impl Uploads {
     /// The part that takes computing time.
     fn judge(&self, repository: &str, digest: &Digest, message: &Bytes) -> Result<(), Problem> {
         let gate = self.gate.as_ref();
+        let count = |verdict| metrics::GATE_VERDICTS.inc(verdict);
         let claim = match gate {
             Some(gate) if !gate.reads_claims(repository) => None,
-            _ => Some(self.claim(digest, message)?),
+            _ => Some(self.claim(digest, message).inspect_err(|_| count(GateVerdict::Invalid))?),
         };
-        let Some(gate) = gate else { return Ok(()) };
-        gate.admit(&Upload { repository, digest, message, claim: claim.as_ref() }).map_err(|refusal| match refusal {
+        let admitted =
+            gate.map_or(Ok(()), |gate| gate.admit(&Upload { repository, digest, message, claim: claim.as_ref() }));
+        count(match &admitted {
+            Ok(()) => GateVerdict::Admitted,
+            Err(NotAdmitted::Denied(_)) => GateVerdict::Denied,
+            Err(NotAdmitted::Unavailable(_)) => GateVerdict::Unavailable,
+        });
+        admitted.map_err(|refusal| match refusal {
             NotAdmitted::Denied(reason) => Problem::Denied(reason),
             NotAdmitted::Unavailable(reason) => {
                 tracing::error!(repository, %digest, reason, "the upload gate cannot judge");

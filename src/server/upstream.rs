@@ -14,13 +14,14 @@ use hyper::body::Incoming;
 
 use super::error::Problem;
 use super::rewrite::{self, Ends};
+use super::trace;
 use crate::config::{HttpOrigin, Scheme, ServerConfig};
+use crate::metrics::{self, Direction, UpstreamMetrics, UpstreamOutcome};
 use crate::registry::http::{HttpClient, RequestBody, empty};
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Token endpoints of registries in use, beside those that challenges name and those below `/v2/`.
 const TOKEN_PATHS: [&str; 7] =
@@ -54,6 +55,7 @@ pub(super) struct Upstream {
     /// Until when the upstream is not asked again for its token endpoint; held while it is asked.
     asked: tokio::sync::Mutex<Option<Instant>>,
     question_time: Duration,
+    counts: Arc<UpstreamMetrics>,
 }
 
 /// Returns how the client calls this server: the configured name, else what the headers say.
@@ -75,9 +77,11 @@ pub(super) fn client_origin(headers: &HeaderMap, public: Option<&HttpOrigin>, li
 impl Upstream {
     /// Returns the upstream of a configuration, if it has one.
     pub(super) fn new(config: &ServerConfig, http: HttpClient) -> Option<Self> {
+        let origin = config.upstream.clone()?;
         Some(Self {
             http,
-            origin: config.upstream.clone()?,
+            counts: UpstreamMetrics::of(origin.authority()),
+            origin,
             keep_host: config.upstream_keep_host,
             public: config.public_url.clone(),
             listen: config.listen,
@@ -116,11 +120,7 @@ impl Upstream {
         set(FORWARDED_FOR, &chain);
         set(FORWARDED_PROTO, client.scheme().as_str());
         set(FORWARDED_HOST, client.authority());
-        if !headers.contains_key(REQUEST_ID)
-            && let Ok(id) = HeaderValue::from_str(&format!("{:016x}", caller.id))
-        {
-            headers.insert(REQUEST_ID, id);
-        }
+        trace::pass_on(headers, caller.id);
         if !self.keep_host {
             headers.remove(HOST);
         }
@@ -151,11 +151,12 @@ impl Upstream {
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = method;
         parts.uri = self.uri(path_and_query)?;
-        for name in [AUTHORIZATION, USER_AGENT, HOST, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID] {
+        for name in [AUTHORIZATION, USER_AGENT, HOST, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO] {
             for value in from.get_all(&name) {
                 parts.headers.append(name.clone(), value.clone());
             }
         }
+        trace::copy(from, &mut parts.headers);
         self.forward_headers(&mut parts.headers, caller);
         // What a front before several registries finds by a name of the caller's choice may be the
         // caller's own registry, and that has no say about signatures here.
@@ -183,10 +184,25 @@ impl Upstream {
         parts.uri = url.as_str().parse().map_err(|_| Problem::NoSuchAddress(super::error::Shape::Registry))?;
         let agent = HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION")));
         parts.headers.insert(USER_AGENT, agent);
-        if let Ok(id) = HeaderValue::from_str(&format!("{:016x}", caller.id)) {
-            parts.headers.insert(REQUEST_ID, id);
-        }
+        trace::pass_on(&mut parts.headers, caller.id);
         Ok(parts)
+    }
+
+    /// Returns what the configuration calls it.
+    pub(super) fn origin(&self) -> &HttpOrigin {
+        &self.origin
+    }
+
+    /// Asks whether it answers at all; any HTTP answer will do. The error is for the operator.
+    pub(super) async fn reach(&self, id: u64) -> Result<(), String> {
+        let caller = Caller { peer: self.listen, id };
+        let ping = self.url("/v2/").and_then(|url| Self::stranger(Method::GET, &url, &caller));
+        let ping = ping.map_err(|problem| problem.reason())?;
+        match self.send(ping, Body::Empty).await {
+            Ok(_) => Ok(()),
+            Err(Problem::UpstreamTimeout) => Err("it does not answer in time".to_owned()),
+            Err(_) => Err("it cannot be reached; the log says why".to_owned()),
+        }
     }
 
     /// Sends a request; `silence` bounds the time in which nothing happens before the answer's head.
@@ -211,19 +227,29 @@ impl Upstream {
             Body::Empty => empty(),
             Body::Stream(incoming) => Watched::boxed(incoming, progress.clone()),
         };
+        let begun = Instant::now();
         let answer = self.http.send(Request::from_parts(parts, body));
         tokio::pin!(answer);
         loop {
             let quiet = progress.quiet();
             let Some(left) = self.silence.checked_sub(quiet).filter(|left| !left.is_zero()) else {
                 tracing::warn!(upstream = %self.origin, "the upstream does not answer in time");
+                self.counts.failed(UpstreamOutcome::Timeout);
                 return Err(Failure::Timeout);
             };
             match tokio::time::timeout(left, &mut answer).await {
-                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Ok(answer)) => {
+                    self.counts.answered(answer.status().as_u16(), begun.elapsed());
+                    return Ok(answer);
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(upstream = %self.origin, error = %chain(&error), "the upstream failed");
-                    return Err(if error.is_connect() { Failure::Unreachable } else { Failure::Broken });
+                    let (outcome, failure) = match error.is_connect() {
+                        true => (UpstreamOutcome::Unreachable, Failure::Unreachable),
+                        false => (UpstreamOutcome::Broken, Failure::Broken),
+                    };
+                    self.counts.failed(outcome);
+                    return Err(failure);
                 }
                 Err(_) => {}
             }
@@ -379,6 +405,11 @@ impl HttpBody for Watched {
         let polled = Pin::new(&mut this.inner).poll_frame(context);
         if polled.is_ready() {
             this.progress.note();
+        }
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            metrics::PROXIED_BYTES.add(Direction::Upload, data.len() as u64);
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }

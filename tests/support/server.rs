@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub struct Server {
@@ -10,6 +11,7 @@ pub struct Server {
     /// `127.0.0.1:port`.
     pub address: String,
     log: PathBuf,
+    talk: Arc<Mutex<Vec<String>>>,
     _dir: tempfile::TempDir,
 }
 
@@ -35,12 +37,35 @@ impl Server {
             .find_map(|line| line.split_once("http://").map(|(_, rest)| rest.trim_end_matches('/').to_owned()))
             .unwrap_or_else(|| panic!("no address: {}", std::fs::read_to_string(&log).unwrap_or_default()));
         // The rest of the talk is drained, so that the server never blocks on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address, log, _dir: dir }
+        let talk = Arc::new(Mutex::new(Vec::new()));
+        let heard = talk.clone();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| heard.lock().unwrap().push(line)));
+        Self { child, address, log, talk, _dir: dir }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Returns the `127.0.0.1:port` of the admin listener of a server that was started with one.
+    pub fn admin(&self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let talk = self.talk.lock().unwrap();
+            let admin = talk.iter().find_map(|line| line.strip_prefix("Admin")?.split("http://").nth(1));
+            if let Some(admin) = admin {
+                return admin.split('/').next().unwrap().to_owned();
+            }
+            drop(talk);
+            assert!(Instant::now() < deadline, "no admin listener");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends a signal by name and does not wait.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
     }
 
     /// Returns what was logged up to now.
@@ -50,8 +75,7 @@ impl Server {
 
     /// Sends a signal by name (`TERM`, `KILL`) and waits for the end.
     pub fn stop(&mut self, signal: &str) -> std::process::ExitStatus {
-        let status = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        self.signal(signal);
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
