@@ -41,8 +41,9 @@ pub struct Resign {
     /// File that records what is settled; with it a killed job goes on where it was
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Do only part I of N of the work, split by repository, so that N processes share it
-    #[arg(long, value_name = "I/N", value_parser = parse_shard)]
+    /// Do only part I of N of the work, split by repository, so that N processes share it; `auto` in
+    /// a pod of a Kubernetes Indexed Job: JOB_COMPLETION_INDEX + 1 of COUNTERSIGN_SHARDS
+    #[arg(long, value_name = "I/N|auto", value_parser = parse_shard)]
     shard: Option<Shard>,
     /// Judge old keys and signatures as of this time (RFC 3339 or a date), for keys that have
     /// expired since; recorded in the journal
@@ -146,10 +147,27 @@ impl Resign {
 }
 
 fn parse_shard(text: &str) -> Result<Shard, String> {
+    if text == "auto" {
+        return shard_of_job(|name| std::env::var(name).ok());
+    }
     let wrong = || format!("{text:?} is not I/N with 1 <= I <= N");
     let (index, count) = text.split_once('/').ok_or_else(wrong)?;
     let shard = Shard { index: index.parse().map_err(|_| wrong())?, count: count.parse().map_err(|_| wrong())? };
     if (1..=shard.count).contains(&shard.index) { Ok(shard) } else { Err(wrong()) }
+}
+
+/// The part that a Kubernetes Indexed Job gives to this pod; Kubernetes counts from 0.
+fn shard_of_job(variable: impl Fn(&str) -> Option<String>) -> Result<Shard, String> {
+    let number = |name: &str| {
+        let text = variable(name).ok_or_else(|| format!("auto needs {name}, which is not set"))?;
+        text.parse::<u32>().map_err(|_| format!("{name} is {text:?}, which is no number"))
+    };
+    let (index, count) = (number("JOB_COMPLETION_INDEX")?, number("COUNTERSIGN_SHARDS")?);
+    if index < count {
+        Ok(Shard { index: index + 1, count })
+    } else {
+        Err(format!("JOB_COMPLETION_INDEX is {index}, but there are only {count} parts (COUNTERSIGN_SHARDS)"))
+    }
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
@@ -173,4 +191,21 @@ fn tell(item: &Item, dry_run: bool) {
         State::Signed | State::Already | State::Unmatched => return,
     };
     output::talk(&output::plain(&line));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_takes_the_part_of_its_index() {
+        let shard = |index: &str, count: &str| {
+            shard_of_job(|name| Some(if name == "COUNTERSIGN_SHARDS" { count } else { index }.to_owned()))
+        };
+        assert_eq!(shard("0", "8").unwrap(), Shard { index: 1, count: 8 });
+        assert_eq!(shard("7", "8").unwrap(), Shard { index: 8, count: 8 });
+        insta::assert_snapshot!(shard("8", "8").unwrap_err(), @"JOB_COMPLETION_INDEX is 8, but there are only 8 parts (COUNTERSIGN_SHARDS)");
+        assert!(shard("0", "0").is_err() && shard("-1", "8").is_err() && shard("", "8").is_err());
+        insta::assert_snapshot!(shard_of_job(|_| None).unwrap_err(), @"auto needs JOB_COMPLETION_INDEX, which is not set");
+    }
 }

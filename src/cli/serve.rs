@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::{self, Answer, Format};
 use crate::config::{GateMode, GateRule, GateRules, HttpOrigin, ServerConfig};
 use crate::lookup::{OpenPgp, Unverified};
+use crate::metrics;
 use crate::policy::Policy;
 use crate::registry::http::HttpClient;
 use crate::registry::system_roots;
@@ -73,6 +74,7 @@ struct Started<'a> {
 
 impl Serve {
     pub async fn run(self, format: Format, file: Option<&Path>) -> anyhow::Result<Answer> {
+        metrics::note_start();
         let config = self.config(file)?;
         let rules = config.gate.rules()?;
         check_policies(&rules)?;

@@ -23,4 +23,5 @@ pub use label::{
     AccessVerdict, AppendResult, Direction, Face, GateVerdict, Label, Labels, LoadResult, LookupResult, MethodClass,
     Nothing, Outcome, Right, StoreOperation, StoreOutcome, UpstreamOutcome,
 };
+pub use process::note_start;
 pub use upstream::UpstreamMetrics;

@@ -3,16 +3,24 @@
 //! Names and units are those of Prometheus' client libraries. What cannot be read is left out.
 
 use std::fs;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exposition::{Kind, Sink};
 
 /// The unit of times in `/proc`: the same on every architecture that Linux still runs on but Alpha.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// A hardened service may not see when the system was started, from which `/proc` counts.
+static STARTED: OnceLock<SystemTime> = OnceLock::new();
+
+/// Notes that the process begins now.
+pub fn note_start() {
+    STARTED.get_or_init(SystemTime::now);
+}
+
 pub(super) fn expose(sink: &mut Sink) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = Stat::parse(&stat);
-    let boot = fs::read_to_string("/proc/stat").ok().and_then(|text| number(&text, "btime "));
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     // The folder is itself open while it is read.
@@ -25,9 +33,9 @@ pub(super) fn expose(sink: &mut Sink) {
             sink.sample("", &[], value);
         }
     };
-    let start = fields.as_ref().zip(boot).map(|(f, boot)| boot + f.started / TICKS_PER_SECOND);
+    let start = STARTED.get().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs_f64());
     tell("process_start_time_seconds", "Start of the process, since the epoch.", Kind::Gauge, start);
-    let cpu = fields.as_ref().map(|f| f.processor / TICKS_PER_SECOND);
+    let cpu = processor_ticks(&stat).map(|ticks| ticks / TICKS_PER_SECOND);
     tell("process_cpu_seconds_total", "Processor time spent.", Kind::Counter, cpu);
     tell("process_open_fds", "Open file descriptors.", Kind::Gauge, files);
     let most = number(&limits, "Max open files");
@@ -37,20 +45,13 @@ pub(super) fn expose(sink: &mut Sink) {
     tell("process_threads", "Threads of the process.", Kind::Gauge, number(&status, "Threads:"));
 }
 
-/// What is used of `/proc/self/stat`, in ticks.
-struct Stat {
-    processor: f64,
-    started: f64,
-}
-
-impl Stat {
-    fn parse(text: &str) -> Option<Self> {
-        // The program's name, in brackets, may hold blanks and brackets itself.
-        let (_, rest) = text.rsplit_once(')')?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-        Some(Self { processor: field(14)? + field(15)?, started: field(22)? })
-    }
+/// Reads the time in user and system mode out of `/proc/self/stat`.
+fn processor_ticks(stat: &str) -> Option<f64> {
+    // The program's name, in brackets, may hold blanks and brackets itself.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(14 - 3);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some(ticks()? + ticks()?)
 }
 
 /// Returns the first number of the line that begins with `name`.
@@ -66,6 +67,7 @@ mod tests {
 
     #[test]
     fn this_process() {
+        note_start();
         let mut sink = Sink::new(Format::Text);
         expose(&mut sink);
         let text = sink.finish();
@@ -78,8 +80,8 @@ mod tests {
 
     #[test]
     fn a_program_of_any_name() {
-        let stat = Stat::parse("1 (a) b (c) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23").unwrap();
-        assert_eq!((stat.processor, stat.started), (29.0, 22.0));
-        assert!(Stat::parse("").is_none() && Stat::parse("1 (x) S").is_none());
+        let stat = "1 (a) b (c) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18";
+        assert_eq!(processor_ticks(stat), Some(29.0));
+        assert!(processor_ticks("").is_none() && processor_ticks("1 (x) S").is_none());
     }
 }

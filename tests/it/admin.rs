@@ -133,7 +133,7 @@ fn what_happened_is_counted() {
     for number in [1, 1, 2] {
         http::get(address, &format!("/lookaside/birds/bluebird@sha256={HEX}/signature-{number}"));
     }
-    http::get(address, &format!("/lookaside/release/sha256={HEX}/signature-1"));
+    http::get(address, &format!("/lookaside/birds/sha256={HEX}/signature-1"));
     http::get(address, "/");
     assert_eq!(http::get(address, "/v2/").status, 200);
     assert_eq!(http::get(address, &format!("/extensions/v2/birds/bluebird/signatures/sha256:{HEX}")).status, 200);
@@ -161,7 +161,7 @@ fn what_happened_is_counted() {
         ("countersign_request_duration_seconds_count{face=\"lookaside\"}", 3.0),
         ("countersign_requests_in_flight", 0.0),
         ("countersign_connections_total", 10.0),
-        ("countersign_cache_lookups_total{result=\"hit\"}", 2.0),
+        ("countersign_cache_lookups_total{result=\"hit\"}", 3.0),
         ("countersign_access_checks_total{right=\"pull\",verdict=\"absent\"}", 1.0),
         ("countersign_access_checks_total{right=\"push\",verdict=\"granted\"}", 1.0),
         ("countersign_proxied_bytes_total{direction=\"upload\"}", 5000.0),

@@ -17,6 +17,7 @@ mod architecture;
 mod attachments;
 mod cli;
 mod corpus;
+mod deploy;
 mod differential;
 mod doctor;
 mod gate;
