@@ -100,7 +100,9 @@ impl Cli {
             output::talk(&format!("countersign: {sentence}"));
             return ExitCode::from(2);
         }
-        match self.run() {
+        let answer = self.run();
+        telemetry::finish();
+        match answer {
             Ok(Answer::Yes) => ExitCode::SUCCESS,
             Ok(Answer::No) => ExitCode::from(1),
             Err(e) => {

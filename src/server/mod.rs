@@ -21,6 +21,8 @@ mod proxy;
 mod release;
 mod rewrite;
 mod route;
+#[cfg(feature = "otlp")]
+mod span;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -134,8 +136,15 @@ impl App {
     pub async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
         let caller = Caller { peer, id: log::request_id() };
         let mut log = RequestLog::new(&request, peer, caller.id);
-        let result = self.dispatch(request, caller, &mut log.face).await;
+        #[cfg(feature = "otlp")]
+        let span = span::begin(&request, caller.id);
+        let dispatched = self.dispatch(request, caller, &mut log.face);
+        #[cfg(feature = "otlp")]
+        let dispatched = tracing::Instrument::instrument(dispatched, span.clone());
+        let result = dispatched.await;
         let mut answer = log.answer(result);
+        #[cfg(feature = "otlp")]
+        span::end(&span, log.face, answer.status());
         if self.0.registry.is_some() {
             // On every answer, 401s and errors too, and once: an upstream's own is replaced.
             answer.headers_mut().insert(SUPPORTS_SIGNATURES, HeaderValue::from_static("1"));

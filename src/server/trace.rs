@@ -32,8 +32,10 @@ pub(super) fn pass_on(headers: &mut HeaderMap, id: u64) {
     {
         headers.insert(REQUEST_ID, own);
     }
-    let next = parent(headers).map(|Parent { trace, flags }| format!("00-{trace}-{:016x}-{flags}", id.max(1)));
-    match next.and_then(|next| HeaderValue::from_str(&next).ok()) {
+    let own = parent(headers).map(|Parent { trace, flags, .. }| format!("00-{trace}-{:016x}-{flags}", id.max(1)));
+    #[cfg(feature = "otlp")]
+    let own = super::span::current().or(own);
+    match own.and_then(|own| HeaderValue::from_str(&own).ok()) {
         Some(next) => {
             headers.insert(TRACE_PARENT, next);
         }
@@ -54,14 +56,17 @@ pub(super) fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
-struct Parent<'a> {
-    trace: &'a str,
-    flags: &'a str,
+/// The span that a request belongs to, in hex digits.
+pub(super) struct Parent<'a> {
+    pub(super) trace: &'a str,
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "our own number is the parent of what follows"))]
+    pub(super) span: &'a str,
+    pub(super) flags: &'a str,
 }
 
 /// Reads `traceparent`: `version-trace-span-flags`, lower case hex digits only, exactly one. Of a
 /// version that is not known yet, the part that this version defines is read.
-fn parent(headers: &HeaderMap) -> Option<Parent<'_>> {
+pub(super) fn parent(headers: &HeaderMap) -> Option<Parent<'_>> {
     let mut values = headers.get_all(&TRACE_PARENT).iter();
     let text = values.next()?.to_str().ok()?;
     if values.next().is_some() {
@@ -73,7 +78,7 @@ fn parent(headers: &HeaderMap) -> Option<Parent<'_>> {
     let set = |part: &str| part.bytes().any(|b| b != b'0');
     let well_formed = hex(version, 2) && hex(trace, 32) && set(trace) && hex(span, 16) && set(span) && hex(flags, 2);
     let ended = if version == "00" { parts.next().is_none() } else { version != "ff" };
-    (well_formed && ended).then_some(Parent { trace, flags })
+    (well_formed && ended).then_some(Parent { trace, span, flags })
 }
 
 #[cfg(test)]

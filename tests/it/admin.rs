@@ -280,3 +280,44 @@ fn log_lines_tie_requests_together() {
     assert!(head.contains(&format!("traceparent: 00-{trace}-{span}-01\r\n")), "{head}");
     assert!(head.contains("x-request-id: from-the-front-1\r\n"), "{head}");
 }
+
+/// With the feature: a collector gets the span of a request, in the client's trace, and the upstream
+/// gets that span as its parent.
+#[cfg(feature = "otlp")]
+#[test]
+fn spans_go_to_the_collector() {
+    use std::io::Read as _;
+    let once = |status: &'static str| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            let mut bytes = Vec::new();
+            let _ = stream.read_to_end(&mut bytes);
+            let _ = stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+            bytes
+        });
+        (url, seen)
+    };
+    let (upstream, asked) = once("200 OK");
+    let (collector, sent) = once("200 OK");
+    let store = tree();
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.as_str())];
+    let mut server = Server::start_with(&variables, &["--store", text(store.path()), "--upstream", &upstream]);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    http::request(&server.address, "GET", "/v2/", &[("traceparent", &parent)], b"");
+    assert!(server.stop("TERM").success());
+    let asked = String::from_utf8_lossy(&asked.join().unwrap()).to_ascii_lowercase();
+    let span = asked.split_once(&format!("traceparent: 00-{trace}-")).unwrap().1[..16].to_owned();
+    let sent = sent.join().unwrap();
+    assert!(sent.starts_with(b"POST /v1/traces HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&sent));
+    let holds = |hex: &str| {
+        let bytes: Vec<u8> =
+            (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
+        sent.windows(bytes.len()).any(|window| window == bytes)
+    };
+    assert!(holds(trace) && holds("00f067aa0ba902b7") && holds(&span), "{}", String::from_utf8_lossy(&sent));
+    assert!(!server.log().contains("countersign::span"), "{}", server.log());
+}

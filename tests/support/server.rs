@@ -18,12 +18,18 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port with further flags; waits until it says where it listens.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with(&[], args)
+    }
+
+    /// As [`Server::start`], with variables in its environment.
+    pub fn start_with(variables: &[(&str, &str)], args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let mut child = Command::new(env!("CARGO_BIN_EXE_countersign"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(args)
             .env("HOME", dir.path())
+            .envs(variables.iter().copied())
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
