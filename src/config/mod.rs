@@ -1,6 +1,7 @@
 //! Configuration: one small struct a concern, read from YAML, checked when it is read.
 
 mod access;
+mod admin;
 mod gate;
 mod limits;
 mod listen;
@@ -13,6 +14,7 @@ mod server;
 mod tls;
 
 pub use access::{AccessConfig, AccessError, AccessRule, CertificateName, Way};
+pub use admin::AdminConfig;
 pub use gate::{ClaimPath, GateConfig, GateError, GateMode, GateRule, GateRuleConfig, GateRules};
 pub use limits::LimitConfig;
 pub use listen::{ListenAddress, ListenAddresses};

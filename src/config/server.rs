@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access::AccessConfig;
+use super::admin::AdminConfig;
 use super::gate::GateConfig;
 use super::limits::LimitConfig;
 use super::listen::ListenAddresses;
@@ -102,6 +103,8 @@ pub struct ServerConfig {
     /// The file to which every write and removal is recorded, one JSON object a line. Without one
     /// they are in the log only. While it cannot be written, nothing is stored or removed.
     pub audit_log: Option<PathBuf>,
+    /// Health and metrics.
+    pub admin: AdminConfig,
     /// Limits against exhaustion.
     pub limits: LimitConfig,
     /// How long answers are remembered.
@@ -148,6 +151,7 @@ impl Default for ServerConfig {
             gate: GateConfig::default(),
             access: AccessConfig::default(),
             audit_log: None,
+            admin: AdminConfig::default(),
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),
         }
@@ -198,7 +202,7 @@ impl ServerConfig {
 /// A longer time is a slip, and more than some clocks can count.
 const LONGEST: u64 = 365 * 24 * 3600;
 
-fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match u64::deserialize(deserializer)? {
         seconds @ 0..=LONGEST => Ok(seconds),
         seconds => Err(serde::de::Error::custom(format!("{seconds} seconds are more than a year ({LONGEST})"))),

@@ -20,6 +20,7 @@ use super::release::ReleaseView;
 use super::upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
 use crate::config::{LimitConfig, ServerConfig};
 use crate::image::Digest;
+use crate::metrics::{self, GateVerdict};
 use crate::signature::{BlobError, BlobKind, Claim, classify, simple_signing};
 use crate::store::{Appended, SetAddress, StoreError, StoredSignature};
 
@@ -158,13 +159,19 @@ impl Admission {
     fn judge(&self, record: &Record, message: &Bytes) -> Result<(), Problem> {
         let (repository, digest, called) = (record.repository.as_str(), &record.digest, record.called.as_deref());
         let gate = self.gate.as_ref();
+        let count = |verdict| metrics::GATE_VERDICTS.inc(verdict);
         let claim = match gate {
             Some(gate) if !gate.reads_claims(repository) => None,
-            _ => Some(self.claim(digest, message)?),
+            _ => Some(self.claim(digest, message).inspect_err(|_| count(GateVerdict::Invalid))?),
         };
-        let Some(gate) = gate else { return Ok(()) };
         let upload = Upload { repository, called, digest, message, claim: claim.as_ref() };
-        gate.admit(&upload).map_err(|refusal| match refusal {
+        let admitted = gate.map_or(Ok(()), |gate| gate.admit(&upload));
+        count(match &admitted {
+            Ok(()) => GateVerdict::Admitted,
+            Err(NotAdmitted::Denied(_)) => GateVerdict::Denied,
+            Err(NotAdmitted::Unavailable(_)) => GateVerdict::Unavailable,
+        });
+        admitted.map_err(|refusal| match refusal {
             NotAdmitted::Denied(reason) => Problem::Denied(reason),
             NotAdmitted::Unavailable(reason) => {
                 tracing::error!(registry = %self.registry, repository, %digest, reason, "the upload gate cannot judge");

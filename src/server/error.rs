@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::body::Answer;
 use super::passwords::FAILURE_WINDOW;
 use crate::image::Digest;
+use crate::metrics::Outcome;
 
 /// How long a client is asked to wait when nobody knows better, in seconds.
 const RETRY_SECONDS: u64 = 5;
@@ -104,17 +105,28 @@ impl Problem {
 
     /// Tells whether it is the server's fault, not the caller's.
     pub(super) fn is_ours(&self) -> bool {
-        match self {
-            Self::Store(_) | Self::Gate | Self::Busy | Self::Credentials | Self::Unrecorded | Self::Internal => true,
-            Self::UpstreamUnreachable | Self::UpstreamTimeout | Self::UpstreamFailing(..) => true,
-            Self::Plainly(problem) => problem.is_ours(),
-            _ => false,
-        }
+        self.outcome().is_some()
     }
 
     /// Has it told as a line of plain text.
     pub(super) fn plainly(self) -> Self {
         Self::Plainly(Box::new(self))
+    }
+
+    /// Returns what is counted, where the status does not say it all.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Store(_) => Some(Outcome::StoreFailing),
+            Self::UpstreamUnreachable => Some(Outcome::UpstreamUnreachable),
+            Self::UpstreamTimeout => Some(Outcome::UpstreamTimeout),
+            Self::UpstreamFailing(..) => Some(Outcome::UpstreamFailing),
+            Self::Gate | Self::Overloaded | Self::Busy | Self::Credentials | Self::Unrecorded => {
+                Some(Outcome::Unavailable)
+            }
+            Self::Internal => Some(Outcome::Internal),
+            Self::Plainly(problem) => problem.outcome(),
+            _ => None,
+        }
     }
 
     /// Makes the answer.

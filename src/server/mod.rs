@@ -9,6 +9,7 @@
 //! turns into a status.
 
 mod access;
+mod admin;
 mod admission;
 mod asker;
 mod audit;
@@ -20,6 +21,7 @@ mod extension;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod health;
 mod inbound;
 mod listener;
 mod log;
@@ -38,6 +40,8 @@ mod rooms;
 mod route;
 mod scope;
 mod sites;
+#[cfg(feature = "otlp")]
+mod span;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -45,6 +49,7 @@ mod tests;
 mod tls;
 mod token;
 mod tokens;
+mod trace;
 mod upload;
 mod upstream;
 mod watched;
@@ -58,6 +63,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 
+pub use admin::serve_admin;
 pub use audit::check_audit_log;
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
@@ -71,6 +77,7 @@ pub use watched::CredentialsFileError;
 
 use crate::config::{LimitConfig, ServerConfig, SiteConfig};
 use crate::image::Digest;
+use crate::metrics::Face;
 use crate::registry::RegistryClient;
 use crate::registry::http::HttpClient;
 use crate::store::{Layout, SetAddress, SignatureAddress, Store, StorePath};
@@ -80,6 +87,7 @@ use asker::Asker;
 use cache::{Backend, SetCache};
 use caller::Caller;
 use error::{Problem, Shape};
+use health::Health;
 use log::RequestLog;
 use login::Login;
 use release::ReleaseView;
@@ -105,6 +113,9 @@ struct State {
     prefix: StorePath,
     limits: LimitConfig,
     drain: Duration,
+    health: Health,
+    /// Everybody may ask for the health.
+    public_health: bool,
 }
 
 /// What each registry needs beside its settings.
@@ -156,7 +167,10 @@ impl App {
             plans.push(Plan { site, admission, upstream: asked });
         }
         let default = plans.remove(0);
+        let upstreams = sites.iter().map(|(_, site)| &site.upstream);
         Ok(Self(Arc::new(State {
+            health: Health::new(health::targets(&sets, upstreams)),
+            public_health: config.admin.public,
             sets,
             releases,
             sites: Sites::new(sites, config),
@@ -169,21 +183,39 @@ impl App {
 
     /// Answers one request. Never fails: every problem has an answer.
     pub async fn handle(&self, mut request: Request<ClientBody>, connection: &Connection) -> Answer {
-        caller::believe(&mut request, connection.peer.ip(), self.0.sites.trusted());
+        let sites = &self.0.sites;
+        let peer = connection.peer;
+        caller::believe(&mut request, peer.ip(), sites.trusted());
         let id = log::request_id();
-        let log = RequestLog::new(&request, connection.peer, id);
-        let mut answer = self.dispatch(request, connection, id).await.unwrap_or_else(Problem::into_answer);
-        if !self.0.sites.is_empty() {
+        let mut log =
+            RequestLog::new(&request, caller::address(request.headers(), peer.ip(), sites.trusted()), peer, id);
+        #[cfg(feature = "otlp")]
+        let span = span::begin(&request, id);
+        let dispatched = self.dispatch(request, connection, id, &mut log.face);
+        #[cfg(feature = "otlp")]
+        let dispatched = tracing::Instrument::instrument(dispatched, span.clone());
+        let result = dispatched.await;
+        let mut answer = log.answer(result);
+        #[cfg(feature = "otlp")]
+        span::end(&span, log.face, answer.status());
+        if !sites.is_empty() {
             // On every answer, 401s and errors too, and once: an upstream's own is replaced.
             answer.headers_mut().insert(SUPPORTS_SIGNATURES, HeaderValue::from_static("1"));
         }
-        log.finish(answer.status());
         answer
     }
 
-    async fn dispatch(&self, request: Request<ClientBody>, from: &Connection, id: u64) -> Result<Answer, Problem> {
+    async fn dispatch(
+        &self,
+        request: Request<ClientBody>,
+        from: &Connection,
+        id: u64,
+        face: &mut Face,
+    ) -> Result<Answer, Problem> {
         let state = &*self.0;
-        match route::parse(request.uri().path()) {
+        let route = route::parse(request.uri().path());
+        *face = route.face();
+        match route {
             Route::Lookaside(address) if matches!(*request.method(), Method::GET | Method::HEAD) => {
                 if state.rooms.is_open() {
                     let (method, headers) = (request.method(), request.headers());
@@ -202,8 +234,19 @@ impl App {
             }
             Route::NoExtension if state.sites.is_empty() => Err(Problem::NoUpstream),
             Route::NoExtension => Err(Problem::NoSuchAddress(Shape::Registry)),
-            Route::Registry => Box::pin(self.registry(request, from, id)).await,
-            Route::Other(_) => Box::pin(self.other(request, from, id)).await,
+            Route::Registry => {
+                if request.uri().path() == token::PATH {
+                    *face = Face::Token;
+                }
+                Box::pin(self.registry(request, from, id)).await
+            }
+            Route::Other(path)
+                if state.public_health
+                    && let Some(answer) = Box::pin(admin::answer_public(self, request.method(), path)).await =>
+            {
+                Ok(answer)
+            }
+            Route::Other(_) => Box::pin(self.other(request, from, id, face)).await,
         }
     }
 
@@ -236,11 +279,18 @@ impl App {
     }
 
     /// Passes a path on that may be a token endpoint.
-    async fn other(&self, request: Request<ClientBody>, from: &Connection, id: u64) -> Result<Answer, Problem> {
+    async fn other(
+        &self,
+        request: Request<ClientBody>,
+        from: &Connection,
+        id: u64,
+        face: &mut Face,
+    ) -> Result<Answer, Problem> {
         let door = self.0.sites.door(request.headers());
         let caller = door.caller(request.headers(), from, id);
         match door.site {
             Some(site) if site.upstream.is_token_path(request.uri().path(), request.headers(), &caller).await => {
+                *face = Face::Token;
                 proxy::forward(&site.upstream, request, &caller).await
             }
             _ => Err(Problem::NoSuchAddress(Shape::Plain)),
@@ -354,6 +404,21 @@ impl App {
         let prefix = door.site.map_or(&state.prefix, |site| &site.prefix);
         let below = if door.has_paths() { state.sites.path_sites() } else { Vec::new() };
         Ok(page::serve(&door.client(request.headers(), from), door.site.is_some(), prefix, &below))
+    }
+
+    /// From now on `/readyz` says that the server is about to go, so that load balancers look
+    /// elsewhere; all else goes on.
+    pub fn leave(&self) {
+        self.0.health.leave();
+    }
+
+    fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// Tells the metrics what is looked at only when they are read.
+    fn tell_sizes(&self) {
+        self.0.sets.tell_size();
     }
 
     fn limits(&self) -> LimitConfig {

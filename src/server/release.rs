@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
-use super::cache::{Entry, SetCache, SignatureSet};
+use super::cache::{Entry, SetCache, SignatureSet, timed};
 use crate::config::ServerConfig;
 use crate::image::Digest;
+use crate::metrics::StoreOperation;
 use crate::store::{Layout, SetAddress, StoreError};
 
 /// How many signatures the view shows; its clients look at nine.
@@ -187,7 +188,7 @@ impl DigestIndex {
         if let Some(found) = self.fresh(digest) {
             return Ok(found);
         }
-        self.build(sets).await?;
+        timed(StoreOperation::Walk, self.build(sets)).await?;
         Ok(self.fresh(digest).unwrap_or_default())
     }
 

@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 
 use crate::image::{Digest, Repository, Tag};
-use crate::store::{SetAddress, SignatureAddress, StorePath};
+use crate::metrics::Face;
+use crate::store::{Layout, SetAddress, SignatureAddress, StorePath};
 
 /// What a path names.
 #[derive(Debug, PartialEq)]
@@ -28,6 +29,20 @@ pub(super) enum Route<'a> {
     NoExtension,
     /// Dot segments, control characters, backslashes: nothing that an upstream should ever see.
     Hostile,
+}
+
+impl Route<'_> {
+    /// Returns what answers, for counting. A token endpoint is known only by asking for it.
+    pub(super) fn face(&self) -> Face {
+        match self {
+            Self::Lookaside(address) if address.set.layout() == Layout::Release => Face::Release,
+            Self::Lookaside(_) | Self::NoLookaside => Face::Lookaside,
+            Self::Signatures(..) | Self::NoExtension => Face::Extension,
+            Self::Registry => Face::Proxy,
+            Self::Page => Face::Page,
+            Self::Other(_) | Self::Hostile => Face::Other,
+        }
+    }
 }
 
 /// Reads a path. Never fails: what is malformed has its own routes.

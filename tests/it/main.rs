@@ -11,11 +11,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod agent;
 mod architecture;
 mod attachments;
 mod cli;
 mod corpus;
+mod deploy;
 mod differential;
 mod doctor;
 mod gate;

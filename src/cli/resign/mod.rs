@@ -5,6 +5,7 @@ mod ends;
 mod merge;
 mod preview;
 mod record;
+mod shard;
 mod tell;
 
 use std::path::PathBuf;
@@ -113,8 +114,9 @@ pub struct Resign {
     /// File that records what is settled; with it a killed job goes on where it was
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Do only part I of N of the work, split by repository, so that N processes share it
-    #[arg(long, value_name = "I/N", value_parser = parse_shard)]
+    /// Do only part I of N of the work, split by repository, so that N processes share it; `auto` in
+    /// a pod of a Kubernetes Indexed Job: JOB_COMPLETION_INDEX + 1 of COUNTERSIGN_SHARDS
+    #[arg(long, value_name = "I/N|auto", value_parser = shard::parse)]
     shard: Option<Shard>,
     /// Judge old keys and signatures as of this time (RFC 3339 or a date), for keys that have
     /// expired since; recorded in the journal
@@ -253,13 +255,6 @@ impl Resign {
         let pairs = pairs.into_iter().chain(self.ends.identity());
         Ok(pairs.map(|(name, value)| (name.to_owned(), value)).collect())
     }
-}
-
-fn parse_shard(text: &str) -> Result<Shard, String> {
-    let wrong = || format!("{text:?} is not I/N with 1 <= I <= N");
-    let (index, count) = text.split_once('/').ok_or_else(wrong)?;
-    let shard = Shard { index: index.parse().map_err(|_| wrong())?, count: count.parse().map_err(|_| wrong())? };
-    if (1..=shard.count).contains(&shard.index) { Ok(shard) } else { Err(wrong()) }
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
