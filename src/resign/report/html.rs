@@ -63,7 +63,8 @@ impl Page for Html {
     fn item(&self, out: &mut dyn Write, item: &Item) -> io::Result<()> {
         let text = |text: &Option<String>| safe(text.as_deref().unwrap_or("-"));
         let code = |text: &str| format!("<code>{}</code>", safe(text));
-        let digest = code(&item.digest_text());
+        let list = item.list.as_ref().map(|list| format!("<br><small>instance of</small> {}", code(&list.to_string())));
+        let digest = code(&item.digest_text()) + &list.unwrap_or_default();
         let blob = code(item.blob.as_deref().unwrap_or("-"));
         let (old, reason, time) = (text(&item.old_reference), text(&item.reason), safe(&item.time));
         if !matches!(item.state, State::Signed | State::Already) {

@@ -9,6 +9,11 @@ use crate::resign::item::State;
 
 pub(super) struct Markdown;
 
+/// Says of which signed list an image is an instance.
+fn of_list(item: &Item) -> String {
+    item.list.as_ref().map(|list| format!("<br>instance of {}", safe(&list.to_string()))).unwrap_or_default()
+}
+
 impl Page for Markdown {
     fn begin(&self, out: &mut dyn Write, head: &Head) -> io::Result<()> {
         let title = if head.dry_run { "Re-signing, a dry run: nothing was written" } else { "Re-signing" };
@@ -44,9 +49,9 @@ impl Page for Markdown {
     fn item(&self, out: &mut dyn Write, item: &Item) -> io::Result<()> {
         let text = |text: &Option<String>| safe(text.as_deref().unwrap_or("-"));
         if !matches!(item.state, State::Signed | State::Already) {
-            let image = item.image();
+            let image = format!("{}{}", safe(&item.image()), of_list(item));
             let (blob, old, reason) = (text(&item.blob), text(&item.old_reference), text(&item.reason));
-            return writeln!(out, "| {} | {blob} | {old} | {reason} | {} |", safe(&image), safe(&item.time));
+            return writeln!(out, "| {image} | {blob} | {old} | {reason} | {} |", safe(&item.time));
         }
         let new: Vec<String> = item
             .signed_by
@@ -60,8 +65,9 @@ impl Page for Markdown {
             .collect();
         writeln!(
             out,
-            "| {} | {} | {} | {} | {} by {}, {} | {} | {} | {} |",
+            "| {}{} | {} | {} | {} | {} by {}, {} | {} | {} | {} |",
             safe(&item.digest_text()),
+            of_list(item),
             text(&item.old_reference),
             text(&item.new_reference),
             text(&item.rule),
