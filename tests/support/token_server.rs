@@ -29,11 +29,21 @@ struct Signer {
     basic: String,
     serial: AtomicUsize,
     asked: Arc<Mutex<Vec<String>>>,
+    life: u64,
 }
+
+/// The real registry takes a token that much longer than it says.
+const LEEWAY: u64 = 60;
 
 impl TokenServer {
     /// Starts one that knows one user; its thread ends with the process.
     pub fn start(user: &str, password: &str) -> Self {
+        Self::with_life(user, password, 300 + LEEWAY)
+    }
+
+    /// Starts one whose tokens the registry takes for so many seconds only, whatever they are said
+    /// to live.
+    pub fn with_life(user: &str, password: &str, life: u64) -> Self {
         let pair = rcgen::KeyPair::generate().unwrap();
         let made = rcgen::CertificateParams::new(vec!["token.example".to_owned()]).unwrap().self_signed(&pair).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -46,6 +56,7 @@ impl TokenServer {
             basic: format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))),
             serial: AtomicUsize::new(0),
             asked: asked.clone(),
+            life,
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -116,7 +127,7 @@ impl Signer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let header = serde_json::json!({"typ": "JWT", "alg": "ES256", "x5c": [self.certificate]});
         let claims = serde_json::json!({
-            "iss": "test", "sub": "", "aud": "test", "exp": now + 300, "nbf": now - 5, "iat": now,
+            "iss": "test", "sub": "", "aud": "test", "exp": now + self.life - LEEWAY, "nbf": now - 5, "iat": now,
             "jti": self.serial.fetch_add(1, Ordering::SeqCst).to_string(), "access": access,
         });
         let encode = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());

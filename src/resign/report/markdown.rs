@@ -106,7 +106,7 @@ mod tests {
 
         **Incomplete**: part 2/3 is missing
 
-        signed: **1**, already there: **1**, refused: **1**, failed: **1**, not concerned: **1**
+        signed: **2**, already there: **1**, refused: **1**, failed: **1**, not concerned: **1**
 
         | the job | |
         | --- | --- |
@@ -136,11 +136,12 @@ mod tests {
         | --- | --- | --- | --- | --- |
         | a/b@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 3333333333333333333333333333333333333333333333333333333333333333 | &lt;script&gt;alert\('x'\)&lt;/script&gt;\|\`\*a\*\` | key &amp; co\\u\{a\}\\u\{202e\}\[x\]\(http&#58;//evil\) | 2026-01-01T00:00:00Z |
 
-        ## New signatures (1)
+        ## New signatures (2)
 
         | digest | old name | new name | rule | old signature, signer, scope | new signatures | place | time |
         | --- | --- | --- | --- | --- | --- | --- | --- |
         | sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | old.example/a/b:1 | new.example/a/b:1 | old.example=new.example | 0000000000000000000000000000000000000000000000000000000000000000 by AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, default | by BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB 1111111111111111111111111111111111111111111111111111111111111111 | a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 2026-01-01T00:00:00Z |
+        | sha256:5e8c03a94c7835b87dd82c690f9f85c08592ef7433aa141ceaacb36a9f4da434<br>instance of sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | old.example/a/b:1 | new.example/a/b:1 | old.example=new.example | 0000000000000000000000000000000000000000000000000000000000000000 by AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, default | by BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB 1111111111111111111111111111111111111111111111111111111111111111 | a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 2026-01-01T00:00:00Z |
 
         ## Signed for the new name before (1)
 
