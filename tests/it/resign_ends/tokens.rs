@@ -10,7 +10,7 @@ use crate::support::token_server::TokenServer;
 
 #[test]
 fn a_job_goes_on_when_its_tokens_end() {
-    let tokens = TokenServer::with_life("robin", "geheim", 1);
+    let tokens = TokenServer::start("robin", "geheim");
     let registry = tokens.registry();
     let host = Host::new(std::path::Path::new("/nonexistent"));
     let store = host.path().join("store");
@@ -31,9 +31,10 @@ fn a_job_goes_on_when_its_tokens_end() {
         "containers/auth.json",
         serde_json::json!({"auths": {&server.address: {"auth": "cm9iaW46Z2VoZWlt"}}}).to_string(),
     );
+    tokens.shorten(2);
     let before = tokens.asked().len();
     let (here, key) = (format!("docker://{}", server.address), keys::secret("bob"));
-    let fixed = ["--format", "json", "resign", "--from", &here, "--to", &here, "--rename", "ibm", "--rate", "6"];
+    let fixed = ["--format", "json", "resign", "--from", &here, "--to", &here, "--rename", "ibm", "--rate", "5"];
     let insecure = ["--from-tls-verify=false", "--to-tls-verify=false", "--images", text(&images)];
     let ran = host
         .countersign(&[&fixed[..], &insecure, &["--policy", text(&policy), "--key", text(&key)]].concat())
