@@ -32,6 +32,9 @@ pub struct Item {
     /// The image; absent only where a list names a tag whose digest could not be found out.
     #[serde(with = "digest_text")]
     pub digest: Option<Digest>,
+    /// The signed list that the image is an instance of, where the old signature is the list's.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "digest_text")]
+    pub list: Option<Digest>,
     /// SHA-256 of the old signature's bytes; absent where none could be read.
     pub blob: Option<String>,
     /// The name in the old claim.
@@ -91,6 +94,11 @@ impl Item {
             Some(digest) => format!("{}@{digest}", self.repository),
             None => self.repository.clone(),
         }
+    }
+
+    /// Returns the digest that the old signature is for: the image's own, or its list's.
+    pub fn signed_digest(&self) -> Option<&Digest> {
+        self.list.as_ref().or(self.digest.as_ref())
     }
 
     /// Returns the digest as text; empty where it could not be found out.

@@ -268,7 +268,7 @@ fn tampering_is_found() {
 }
 
 /// Writes a report as serde_json would not: its first member first.
-fn write(path: &Path, report: &Value) {
+pub(crate) fn write(path: &Path, report: &Value) {
     let mut members = report.as_object().unwrap().clone();
     let format = members.remove("report").unwrap();
     let items = members.remove("items").unwrap();
