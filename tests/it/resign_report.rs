@@ -267,6 +267,53 @@ fn tampering_is_found() {
     assert_eq!(desk.audit(&edited, &[]).code, Some(2));
 }
 
+#[test]
+fn old_signatures_of_one_claim_come_to_one_end() {
+    let desk = Desk::new();
+    // The same claim by the same key in the same second would be the same signature.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    desk.sign("registry.ng.bluemix.net/b/more:1", 'b', "alice", &desk.from);
+    let state = |report: &Value| {
+        let all = report["items"].as_array().unwrap().iter();
+        let mut states: Vec<String> = all
+            .filter(|item| item["repository"] == "b/more")
+            .map(|item| item["state"].as_str().unwrap().to_owned())
+            .collect();
+        states.sort();
+        states.join(" ")
+    };
+    // The new registry does not have it: nothing is there "already".
+    let empty = Web::start(|heard| Said::new(if heard.path == "/v2/" { "200 OK" } else { "404 Not Found" }));
+    let check = ["--check", "exists", "--check-registry", &empty.address, "--to-tls-verify=false"];
+    let (path, report) = desk.report("checked.json", &check);
+    assert_eq!(state(&report), "unmatched unmatched", "{report:#}");
+    desk.right(&path);
+    // It cannot be written.
+    std::fs::create_dir_all(desk.to.join("b")).unwrap();
+    let blocked = folder(&desk.to, "b/more", 'b');
+    std::fs::write(&blocked, "in the way").unwrap();
+    let (path, report) = desk.report("blocked.json", &[]);
+    assert_eq!(state(&report), "failed failed", "{report:#}");
+    desk.right(&path);
+    std::fs::remove_file(&blocked).unwrap();
+    let (path, report) = desk.report("done.json", &[]);
+    assert_eq!(state(&report), "already signed", "{report:#}");
+    desk.right(&path);
+}
+
+#[test]
+fn a_refused_signature_by_the_new_key_is_told_of() {
+    let mut desk = Desk::new();
+    // By the new key for the old name, which the old policy does not know.
+    for name in ["registry.ng.bluemix.net/a/good:1", "registry.ng.bluemix.net/b/more:1"] {
+        desk.sign(name, if name.contains("good") { A } else { 'b' }, "carol", &desk.from);
+    }
+    desk.to = desk.from.clone();
+    let (path, report) = desk.report("job.json", &[]);
+    assert_eq!(report["totals"]["refused"], 3, "{report:#}");
+    assert_eq!(desk.right(&path)["unexplained"], 0);
+}
+
 /// Writes a report as serde_json would not: its first member first.
 pub(crate) fn write(path: &Path, report: &Value) {
     let mut members = report.as_object().unwrap().clone();

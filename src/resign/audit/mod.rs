@@ -224,7 +224,8 @@ pub async fn audit(
         let again = {
             let (path, suspects) = (path.to_owned(), read.suspects);
             let left = std::mem::take(&mut unexplained);
-            tokio::task::spawn_blocking(move || second_reading(&path, suspects, left)).await??
+            let audit = audit.clone();
+            tokio::task::spawn_blocking(move || second_reading(&path, suspects, left, &audit.source)).await??
         };
         for item in &again.doubled {
             count(&Problem::of(item, "the report tells of this old signature more than once".to_owned()));
@@ -301,6 +302,7 @@ fn second_reading(
     path: &Path,
     mut suspects: HashMap<ItemKey, u64>,
     unexplained: HashMap<ItemKey, String>,
+    source: &Endpoint,
 ) -> Result<Again, ReportError> {
     let mut again = Again { unexplained, ..Again::default() };
     if suspects.is_empty() && again.unexplained.is_empty() {
@@ -316,6 +318,13 @@ fn second_reading(
         let place = item.place.as_deref().unwrap_or_default();
         for hash in item.new_blobs.iter().chain(&item.blob) {
             again.unexplained.remove(&item_key("", place, hash));
+        }
+        // What was refused has no new place; where both stores are one, it lies at its old one.
+        if let Some(hash) = &item.blob {
+            let digest = item.list.as_ref().or(item.digest.as_ref());
+            for old in digest.map(|digest| stores::sources(source, &item, digest)).unwrap_or_default() {
+                again.unexplained.remove(&item_key("", &old.to_string(), hash));
+            }
         }
         Ok(())
     })?;

@@ -104,7 +104,7 @@ fn unread(item: &Item, store: &str, error: &EndpointError) -> Problem {
 
 /// Where the old signatures of an image may lie, the likelier first: the report tells path and
 /// digest, not the layout. Only a tree may have the layout of releases.
-fn sources(source: &Endpoint, item: &Item, digest: &Digest) -> Vec<SetAddress> {
+pub(super) fn sources(source: &Endpoint, item: &Item, digest: &Digest) -> Vec<SetAddress> {
     let Ok(path) = StorePath::parse(&item.repository) else { return Vec::new() };
     let image = SetAddress::image(path.clone(), digest.clone()).ok();
     if !matches!(source, Endpoint::Tree(_)) {
