@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Host, Ran, text};
 use crate::support::keys;
+use crate::support::web::{Said, Web};
 
 const A: char = 'a';
 
@@ -312,6 +313,24 @@ fn a_refused_signature_by_the_new_key_is_told_of() {
     let (path, report) = desk.report("job.json", &[]);
     assert_eq!(report["totals"]["refused"], 3, "{report:#}");
     assert_eq!(desk.right(&path)["unexplained"], 0);
+}
+
+#[test]
+fn the_policy_of_a_pipe_is_recorded_too() {
+    let desk = Desk::new();
+    let (journal, key) = (desk.path("journal"), keys::secret("carol"));
+    let run = |policy: &Path| {
+        let program = "exec \"$0\" resign --from \"$1\" --to \"$2\" --rename ibm --key \"$3\" --journal \"$4\" \
+                       --policy /dev/fd/3 3< <(cat \"$5\")";
+        let places = [env!("CARGO_BIN_EXE_countersign"), text(&desk.from), text(&desk.to), text(&key), text(&journal)];
+        std::process::Command::new("bash").args(["-c", program]).args(places).arg(policy).output().unwrap()
+    };
+    let said = run(&desk.policy);
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    let other = desk.host.signed_by_policy("other.json", &keys::public("bob"));
+    let said = run(&other);
+    let stderr = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.code() == Some(2) && stderr.contains("its policy was"), "{said:?}");
 }
 
 /// Writes a report as serde_json would not: its first member first.

@@ -97,6 +97,7 @@ impl Audit {
             (None, None | Some("now")) => None,
             (None, Some(text)) => Some(text.parse().context("the report's as-of time")?),
         };
+        let (old_policy, policy) = Policy::load_with_bytes(&self.policy)?;
         let said = |what: &str| head.job.get(what).map(String::as_str);
         let renames = RenameMap::parse_recorded(said("rename rules").unwrap_or_default());
         let renames = renames.context("the rename rules in the report")?;
@@ -107,7 +108,7 @@ impl Audit {
             source: source_of(&from, &client).await.context("--from")?,
             destination: destination_of(&to, &client, &renames).await.context("--to")?,
             check: Check::new(CheckKind::Instances, client, check_registry),
-            old_policy: Policy::load(&self.policy)?,
+            old_policy,
             new_policy: self.new_policy()?,
             as_of: as_of.map(SystemTime::from),
             now: SystemTime::now(),
@@ -124,7 +125,7 @@ impl Audit {
         let (head, summary) = resign::audit(Arc::new(audit), &self.report, told).await?;
         broken?;
         let as_of = as_of.map_or_else(|| "when each was signed anew".to_owned(), |time| time.to_string());
-        let notes = self.notes(&head)?;
+        let notes = self.notes(&head, &policy);
         let (wrong, unknown) = (summary.wrong, summary.unknown);
         let (source, destination) = (shown(&from), shown(&to));
         let rest = Rest { report: self.report, source, destination, as_of, notes, summary };
@@ -149,16 +150,15 @@ impl Audit {
     }
 
     /// What an auditor should know that is no fault of the report.
-    fn notes(&self, head: &Head) -> anyhow::Result<Vec<String>> {
+    fn notes(&self, head: &Head, policy: &[u8]) -> Vec<String> {
         let mut notes = Vec::new();
-        let policy = std::fs::read(&self.policy).with_context(|| self.policy.display().to_string())?;
-        if head.job.get("policy").is_some_and(|digest| *digest != Digest::sha256(&policy).to_string()) {
+        if head.job.get("policy").is_some_and(|digest| *digest != Digest::sha256(policy).to_string()) {
             notes.push("the old policy is not the one that the job used, byte for byte".to_owned());
         }
         if !self.allow_weak && head.job.get("weak algorithms").is_some_and(|said| said == "accepted") {
             notes.push("the job accepted weak algorithms in old signatures (--allow-weak)".to_owned());
         }
-        Ok(notes)
+        notes
     }
 }
 
