@@ -316,6 +316,23 @@ fn a_refused_signature_by_the_new_key_is_told_of() {
 }
 
 #[test]
+fn a_report_that_cannot_be_is_told_before_the_work() {
+    let desk = Desk::new();
+    let (journal, nowhere) = (desk.path("same.json"), desk.path("nowhere/job.json"));
+    let folder = desk.path("folder.json");
+    std::fs::create_dir(&folder).unwrap();
+    for (report, said) in [(&journal, "name the same file"), (&nowhere, "No such file"), (&folder, "is a directory")] {
+        let ran = desk.resign(&["--journal", text(&journal), "--report", text(report)]);
+        assert!(ran.code == Some(2) && ran.stderr.contains(said), "{said}: {ran:?}");
+        assert!(!desk.to.join("a").exists() && !journal.exists(), "{said}");
+    }
+    std::os::unix::fs::symlink(&journal, desk.path("link.json")).unwrap();
+    desk.resign(&["--journal", text(&journal)]);
+    let ran = desk.resign(&["--journal", text(&journal), "--report", text(&desk.path("link.json"))]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("name the same file"), "{ran:?}");
+}
+
+#[test]
 fn the_policy_of_a_pipe_is_recorded_too() {
     let desk = Desk::new();
     let (journal, key) = (desk.path("journal"), keys::secret("carol"));

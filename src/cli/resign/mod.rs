@@ -21,7 +21,6 @@ use super::progress::Display;
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::Policy;
-use crate::resign::report::ReportForm;
 use crate::resign::{self, Job, JobIdentity, Journal, Keys, Progress, RenameFile, RenameMap, Shard};
 use ends::{EndsArgs, shown};
 use record::Record;
@@ -153,7 +152,7 @@ impl Resign {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
         let started = Timestamp::now();
         // Before anything else: a report that cannot be must not be found out after hours.
-        self.report.as_deref().map(ReportForm::of).transpose()?;
+        self.report.as_deref().map(|report| record::possible(report, self.journal.as_deref())).transpose()?;
         let renames = self.renames()?;
         let (old_policy, policy) = Policy::load_with_bytes(&self.policy)?;
         let keys = self.keys.load()?;
