@@ -18,7 +18,7 @@ use crate::resign::item::{Item, State};
 use crate::resign::journal::{ItemKey, Journal, item_key};
 use crate::resign::vouch::{Finding, Vouched, judge};
 use crate::signature::{Claim, simple_signing};
-use crate::store::{MOST_SIGNATURES, SetAddress, StoreError};
+use crate::store::{MOST_SIGNATURES, SetAddress, Store, StoreError};
 
 /// How many images of a folder are prepared in one go: a hop from thread to thread costs as much
 /// as a small signature.
@@ -93,15 +93,19 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(job: Arc<Job>, journal: Option<Journal>) -> Self {
         // A folder is never waited for; everything else has answers to wait for.
-        let (source, read_here) = match &job.source {
-            Source::Tree(store) => (Source::Tree(store.for_bulk(job.jobs)), store.is_local()),
-            listed @ Source::Listed(_) => (listed.clone(), false),
+        let source_here = matches!(&job.source, Source::Tree(store) if store.is_local());
+        let destination_here = matches!(&job.destination, Destination::Tree(store) if store.is_local());
+        let here = source_here && destination_here && job.choice.check.is_none();
+        // Where images are not prepared on threads of their own, file work must not block.
+        let bulk = |store: &Store| if here || !store.is_local() { store.for_bulk(job.jobs) } else { store.clone() };
+        let source = match &job.source {
+            Source::Tree(store) => Source::Tree(bulk(store)),
+            listed @ Source::Listed(_) => listed.clone(),
         };
-        let (destination, compared_here) = match &job.destination {
-            Destination::Tree(store) => (Destination::Tree(store.for_bulk(job.jobs)), store.is_local()),
-            elsewhere => (elsewhere.clone(), false),
+        let destination = match &job.destination {
+            Destination::Tree(store) => Destination::Tree(bulk(store)),
+            elsewhere => elsewhere.clone(),
         };
-        let here = read_here && compared_here && job.choice.check.is_none();
         Self {
             journal: journal.map(Arc::new),
             turns: Arc::default(),
