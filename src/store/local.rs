@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -216,7 +216,13 @@ impl LocalTree {
 
     /// Follows a link: the folder or file it leads to, if that exists and lies inside the tree.
     pub(super) fn inside(&self, path: &Path) -> Result<Option<PathBuf>, StoreError> {
-        match fs::canonicalize(path) {
+        // Mostly there is no link at all, and then one call tells that; links are resolved step by step.
+        let canonical = if path.starts_with(&self.root) && is_without_links(path) {
+            Ok(path.to_owned())
+        } else {
+            fs::canonicalize(path)
+        };
+        match canonical {
             Ok(target) if target.starts_with(&self.root) => Ok(Some(target)),
             Ok(_) => Ok(None),
             Err(error) if is_missing(&error) => {
@@ -406,6 +412,16 @@ fn create_root(folder: &Path, fsync: bool) -> io::Result<()> {
 
 fn flush(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Tells whether a path exists and no part of it is a symbolic link. Also false where the system
+/// cannot tell.
+fn is_without_links(path: &Path) -> bool {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+    // `..` would be resolved without being taken out of the path; no address has it.
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    plain && openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).is_ok()
 }
 
 /// A name that cannot exist is missing like one that does not.

@@ -20,6 +20,8 @@ pub const SET_LIMIT: usize = 10_000;
 /// The highest number that is ever written: newer clients fail the pull at a 128th signature
 /// (spec containers-image 2.3).
 pub const MOST_SIGNATURES: u32 = 127;
+/// How often a batch job reads a set of a bucket again after a failure.
+const READ_AGAIN: u32 = 3;
 /// How long a reader or writer waits for others on the same set.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -87,8 +89,17 @@ impl Store {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(2);
         let mut before: Option<Vec<StoredSignature>> = None;
+        let mut again = self.bulk.as_ref().map_or(0, |_| READ_AGAIN);
         loop {
-            let snapshot = self.backend.read(at, self.read_limit, false).await?;
+            let snapshot = match self.backend.read(at, self.read_limit, false).await {
+                // An answer that breaks off is not asked for again below; a batch job can wait.
+                Err(StoreError::Unavailable { .. }) if again > 0 => {
+                    again -= 1;
+                    sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+                read => read?,
+            };
             if snapshot.is_conclusive_after(before.as_deref()) {
                 if let Some(bulk) = self.bulk.as_ref().filter(|_| !snapshot.shaken && snapshot.signatures.is_empty()) {
                     bulk.saw_empty(at);

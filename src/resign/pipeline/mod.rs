@@ -139,7 +139,8 @@ pub async fn run(job: Arc<Job>, journal: Option<Journal>, mut tell: impl FnMut(&
     if let Some(error) = stopped {
         return Err(error);
     }
-    if let Some(journal) = shared.journal() {
+    // With something left to be tried again it is not at its end: the next run does that, and only that.
+    if let Some(journal) = shared.journal().filter(|_| summary.failed == 0) {
         journal.finish()?;
     }
     summary.seconds = start.elapsed().as_secs_f64();

@@ -25,12 +25,14 @@ fn through(moto: &Moto, relay: &Relay) -> BTreeMap<String, String> {
 /// Runs a job until it says that all is done; each run but the last may have failed items only.
 fn until_done(job: &Job, from: &str, to: &str, variables: &BTreeMap<String, String>) {
     let journal = job.host.path().join("journal");
+    let mut last = String::new();
     for _ in 0..12 {
         let mut command = job.command_from(from, to, &["--jobs", "8", "--journal", text(&journal)]);
         let output = command.envs(variables).output().unwrap();
         if output.status.success() {
             return;
         }
+        last = format!("{output:?}");
         if output.status.code() == Some(1) {
             let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(summary["refused"], 0, "a failing server is no reason to refuse: {summary}");
@@ -41,7 +43,7 @@ fn until_done(job: &Job, from: &str, to: &str, variables: &BTreeMap<String, Stri
             assert!(said.contains("cannot list all of the source"), "{said}");
         }
     }
-    panic!("twelve runs were not enough");
+    panic!("twelve runs were not enough: {last}");
 }
 
 /// Every claim is there exactly once: as many objects as claims, and a run without faults finds
