@@ -54,6 +54,8 @@ impl Workers {
                 let listener = |socket: &Socket| Ok((socket.open()?, socket.tls.clone()));
                 sockets.iter().map(listener).collect::<io::Result<Vec<_>>>().map_err(ServeError::Listener)?
             };
+            // Counts as accepting until the loops themselves do.
+            let begun = workers.accepting.token();
             let (house, accepting, over) = (house.clone(), workers.accepting.clone(), over.clone());
             let (ended, end) = oneshot::channel();
             let serve = move || {
@@ -61,6 +63,7 @@ impl Workers {
                     for (socket, tls) in loops {
                         accepting.spawn(house.clone().accept(socket, tls));
                     }
+                    drop(begun);
                     over.cancelled().await;
                 });
                 runtime.shutdown_timeout(LAST_MOMENT);
