@@ -18,6 +18,29 @@ pub enum Generation {
     Podman5,
 }
 
+/// Enough to notice that a file was replaced or rewritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Returns the stamp of a file with this metadata.
+    pub fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+}
+
 /// What of the process decides where configuration is. A parameter, so that tests and `doctor` can
 /// ask for other users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,6 +15,8 @@
 //!                image   json
 //! ```
 //!
+//! Below them all: `metrics` and `telemetry`, which any room may use and which use none.
+//!
 //! An arrow may point down, never up or sideways within a row (the first row may use `lookup`).
 //! `tests/it/architecture.rs` reads the `use crate::` lines and fails on a forbidden door.
 
@@ -28,6 +30,7 @@ pub mod host;
 pub mod image;
 pub mod json;
 pub mod lookup;
+pub mod metrics;
 pub mod openpgp;
 pub mod policy;
 pub mod registries_conf;

@@ -46,6 +46,9 @@ pub struct Cli {
     /// What to log: a level (error, warn, info, debug, trace) or a filter
     #[arg(long, global = true, env = "COUNTERSIGN_LOG", value_name = "LEVEL", help_heading = GLOBAL)]
     log: Option<String>,
+    /// Form of log lines on stderr [default: as --format]
+    #[arg(long, global = true, value_enum, env = "COUNTERSIGN_LOG_FORMAT", value_name = "FORM", help_heading = GLOBAL)]
+    log_format: Option<LogForm>,
     /// Configuration file of the server (YAML)
     #[arg(long, global = true, env = "COUNTERSIGN_CONFIG", value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
@@ -94,11 +97,14 @@ impl Cli {
     pub fn main(self) -> ExitCode {
         let level = self.log.clone().unwrap_or_else(|| self.command.default_log().to_owned());
         let form = if self.format == Format::Json { LogForm::Json } else { LogForm::Text };
+        let form = self.log_format.unwrap_or(form);
         if let Err(sentence) = telemetry::start(&level, form) {
             output::talk(&format!("countersign: {sentence}"));
             return ExitCode::from(2);
         }
-        match self.run() {
+        let answer = self.run();
+        telemetry::finish();
+        match answer {
             Ok(Answer::Yes) => ExitCode::SUCCESS,
             Ok(Answer::No) => ExitCode::from(1),
             Err(e) => {

@@ -1,5 +1,6 @@
 //! `countersign serve`: the server.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::config::{
 };
 use crate::host::{Environment, Generation, certificate_directories};
 use crate::lookup::{OpenPgp, Unverified};
+use crate::metrics;
 use crate::policy::Policy;
 use crate::registry::http::HttpClient;
 use crate::registry::{RegistryClient, RegistryOptions, system_roots};
@@ -41,6 +43,9 @@ pub struct Serve {
     /// Where signatures are: a folder, file://, s3:// [default: ./countersign-data]
     #[arg(long, value_name = "STORE", env = "COUNTERSIGN_STORE")]
     store: Option<String>,
+    /// Where /healthz, /readyz and /metrics are, apart from what clients reach [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "COUNTERSIGN_ADMIN")]
+    admin: Option<SocketAddr>,
     /// Registry to stand before; without one only the lookaside is served
     #[arg(long, value_name = "URL", env = "COUNTERSIGN_UPSTREAM")]
     upstream: Option<String>,
@@ -79,6 +84,8 @@ struct Started<'a> {
     lookaside: String,
     /// What uploads must fulfil where no namespace has its own rule.
     gate: &'static str,
+    /// Where health and metrics are.
+    admin: Option<String>,
     registries: Vec<StartedRegistry<'a>>,
 }
 
@@ -96,12 +103,17 @@ struct StartedRegistry<'a> {
 
 impl Serve {
     pub async fn run(self, format: Format, file: Option<&Path>) -> anyhow::Result<Answer> {
+        metrics::note_start();
         let given = systemd::sockets()?;
         let config = self.config(file)?;
         let sites = config.sites();
         let rules = config.gate.rules()?;
-        for rules in sites.iter().map(|site| site.settings.gate.rules()).chain([Ok(rules.clone())]) {
-            check_policies(&rules?)?;
+        for site in &sites {
+            check_policies(&site.settings.gate.rules()?)?;
+        }
+        server::check_access(&config)?;
+        if let Some(path) = &config.audit_log {
+            server::check_audit_log(path).with_context(|| format!("cannot write the audit log {}", path.display()))?;
         }
         let options = StoreOptions { create: true, ..StoreOptions::default() };
         let store = Store::open(&config.store, &options).await.context("the store")?;
@@ -109,18 +121,30 @@ impl Serve {
         let tls = config.tls.as_ref().map(Tls::load).transpose().context("TLS")?.map(Arc::new);
         let listeners = listeners(given, &config, tls.as_ref()).await?;
         let urls = urls(&listeners)?;
+        let admin = match config.admin.listen {
+            Some(listen) => Some(bind(listen).await?),
+            None => None,
+        };
         let location = store.location().to_owned();
         let app = App::new(&config, store, claim_reader(), |site| {
             tools(site).with_context(|| format!("the registry {}", site.shown()))
         })?;
 
-        let shutdown = CancellationToken::new();
+        let (told, shutdown) = (CancellationToken::new(), CancellationToken::new());
         let notifier = Arc::new(Notifier::from_process());
-        stop_on_signals(shutdown.clone(), notifier.clone())?;
+        stop_on_signals(told.clone(), notifier.clone())?;
         reload_on_signal(tls, notifier.clone())?;
-        announce(format, urls, &location, &config, &rules, &sites)?;
+        leave_then_stop(app.clone(), Duration::from_secs(config.admin.leave_seconds), told, shutdown.clone());
+        let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+        announce(format, (urls, admin_address), &location, &config, &rules, &sites)?;
+        // Probes get their answers to the very end.
+        let admin_stop = CancellationToken::new().drop_guard();
+        if let Some(admin) = admin {
+            tokio::spawn(server::serve_admin(admin, app.clone(), admin_stop.token().clone()));
+        }
         notifier.ready();
         server::serve(listeners, app, shutdown).await?;
+        drop(admin_stop);
         Ok(Answer::Yes)
     }
 
@@ -139,6 +163,7 @@ impl Serve {
                 None => config.tls = Some(TlsConfig::new(certificate, key)),
             }
         }
+        config.admin.listen = self.admin.or(config.admin.listen);
         if let Some(store) = self.store {
             config.store = store;
         }
@@ -150,6 +175,7 @@ impl Serve {
         }
         config.gate.mode = self.gate.or(config.gate.mode);
         config.gate.policy = self.policy.or(config.gate.policy);
+        config.check_registries()?;
         Ok(config)
     }
 }
@@ -186,6 +212,21 @@ fn check_policies(rules: &GateRules) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}; is another server there?"))
+}
+
+/// Once `told` to stop, the server says that it is not ready, and stops after `delay`.
+fn leave_then_stop(app: App, delay: Duration, told: CancellationToken, shutdown: CancellationToken) {
+    tokio::spawn(async move {
+        told.cancelled().await;
+        app.leave();
+        tokio::time::sleep(delay).await;
+        shutdown.cancel();
+    });
 }
 
 /// SIGTERM and SIGINT stop the server after the open requests; a second one stops it at once.
@@ -277,10 +318,7 @@ async fn listeners(
     let mut listeners = Vec::new();
     for ListenAddress { address, scheme } in config.listen.iter() {
         let tls = speaks(scheme)?;
-        let socket = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}; is another server there?"))?;
-        listeners.push(Listener { socket, tls });
+        listeners.push(Listener { socket: bind(address).await?, tls });
     }
     Ok(listeners)
 }
@@ -296,7 +334,7 @@ fn urls(listeners: &[Listener]) -> anyhow::Result<Vec<String>> {
 /// Says where the server is, and what a client needs to use it.
 fn announce(
     format: Format,
-    urls: Vec<String>,
+    (urls, admin): (Vec<String>, Option<SocketAddr>),
     store: &str,
     config: &ServerConfig,
     rules: &GateRules,
@@ -317,6 +355,7 @@ fn announce(
         upstream: config.upstream.as_ref().map(ToString::to_string),
         lookaside: lookaside.clone(),
         gate: rules.default_rule().mode().name(),
+        admin: admin.map(|admin| format!("http://{admin}")),
         registries: sites
             .iter()
             .filter(|site| !site.name.is_empty())
@@ -329,6 +368,10 @@ fn announce(
             })
             .collect(),
     };
+    let health = started
+        .admin
+        .as_ref()
+        .map_or_else(String::new, |admin| format!("Admin       {admin}/healthz, /readyz and /metrics\n"));
     let uploads = match (&started.upstream, rules.default_rule()) {
         (None, _) => String::new(),
         (_, GateRule::Off) => "Uploads     of any signature of the right form (gate off)\n".to_owned(),
@@ -351,6 +394,7 @@ fn announce(
          {uploads}\
          Lookaside   {lookaside}\n\
          Releases    {lookaside}/\n\
+         {health}\
          Clients of a lookaside need three lines in /etc/containers/registries.d/countersign.yaml:\n\n\
          docker:\n  registry.example:\n    lookaside: {lookaside}\n{}",
         registries(&started.registries)

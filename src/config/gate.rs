@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::map;
+use super::namespaces::{self, Namespaces};
 use crate::image::Repository;
 use crate::store::StorePath;
 
@@ -92,7 +92,7 @@ pub struct GateConfig {
     pub claim_path: Option<ClaimPath>,
     /// Other rules for repositories by the start of their path, at a slash; the longest wins, and
     /// what it leaves out is as above. A `policy` without a `mode` means `mode: policy`.
-    #[serde(deserialize_with = "namespaces")]
+    #[serde(deserialize_with = "namespaces::deserialize")]
     pub namespaces: BTreeMap<StorePath, GateRuleConfig>,
 }
 
@@ -143,13 +143,9 @@ impl GateRule {
     }
 }
 
-/// The gate's rules, complete and in the order in which they are tried.
+/// The gate's rules, complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GateRules {
-    /// Longest first.
-    namespaces: Vec<(StorePath, GateRule)>,
-    default: GateRule,
-}
+pub struct GateRules(Namespaces<GateRule>);
 
 impl GateConfig {
     /// Completes the rules.
@@ -168,9 +164,8 @@ impl GateConfig {
             let rule = rule(own.mode.unwrap_or(implied), policy, claim_path, || format!("of {path}/"))?;
             Ok((path.clone(), rule))
         };
-        let mut namespaces = self.namespaces.iter().map(complete).collect::<Result<Vec<_>, _>>()?;
-        namespaces.sort_by_key(|(path, _)| std::cmp::Reverse(path.as_str().len()));
-        Ok(GateRules { namespaces, default })
+        let rules = self.namespaces.iter().map(complete).collect::<Result<Vec<_>, _>>()?;
+        Ok(GateRules(Namespaces::new(default, rules)))
     }
 }
 
@@ -191,21 +186,19 @@ fn rule(
 impl GateRules {
     /// Finds what goes for the repository with this path, `birds/bluebird`.
     pub fn of(&self, repository: &str) -> &GateRule {
-        let within = |above: &StorePath| {
-            repository.strip_prefix(above.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.namespaces.iter().find(|(above, _)| within(above)).map_or(&self.default, |(_, rule)| rule)
+        self.0.of(repository)
     }
 
     /// Returns what goes where no namespace has a rule of its own.
     pub fn default_rule(&self) -> &GateRule {
-        &self.default
+        self.0.default_rule()
     }
 
     /// Returns every policy file, each once.
     pub fn policies(&self) -> Vec<&Path> {
-        let rules = self.namespaces.iter().map(|(_, rule)| rule).chain([&self.default]);
-        let mut files: Vec<&Path> = rules
+        let mut files: Vec<&Path> = self
+            .0
+            .iter()
             .filter_map(|rule| match rule {
                 GateRule::Policy { file, .. } => Some(file.as_path()),
                 GateRule::Off | GateRule::Claim => None,
@@ -215,20 +208,6 @@ impl GateRules {
         files.dedup();
         files
     }
-}
-
-/// Reads the namespaces.
-fn namespaces<'de, D>(deserializer: D) -> Result<BTreeMap<StorePath, GateRuleConfig>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-{
-    map::read(deserializer, "a map from the start of repository paths to rules", |name| {
-        let path = StorePath::parse(name.strip_suffix('/').unwrap_or(name)).map_err(|e| e.to_string())?;
-        if path.is_empty() {
-            return Err("a namespace is empty; what goes for all stands directly in `gate`".to_owned());
-        }
-        Ok(path)
-    })
 }
 
 #[cfg(test)]

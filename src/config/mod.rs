@@ -1,18 +1,24 @@
 //! Configuration: one small struct a concern, read from YAML, checked when it is read.
 
+mod access;
+mod admin;
 mod gate;
 mod limits;
 mod listen;
 mod map;
+mod namespaces;
 mod network;
 mod origin;
 mod registry;
 mod server;
 mod tls;
 
+pub use access::{AccessConfig, AccessError, AccessRule, CertificateName, Way};
+pub use admin::AdminConfig;
 pub use gate::{ClaimPath, GateConfig, GateError, GateMode, GateRule, GateRuleConfig, GateRules};
 pub use limits::LimitConfig;
 pub use listen::{ListenAddress, ListenAddresses};
+pub use namespaces::Namespaces;
 pub use network::{Network, NetworkError};
 pub use origin::{HttpOrigin, OriginError, Scheme};
 pub use registry::{CredentialConfig, CredentialConfigError, RegistriesError, RegistryConfig, SiteConfig};

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::access::AccessConfig;
 use super::gate::GateConfig;
 use super::map;
 use super::origin::{HttpOrigin, Scheme};
@@ -52,6 +53,8 @@ pub struct RegistryConfig {
     pub credentials: Option<CredentialConfig>,
     /// What uploads of signatures must fulfil. Default: the `gate` at the top, as a whole.
     pub gate: Option<GateConfig>,
+    /// Who may read and write its signatures below `/lookaside/`. Default: the `access` at the top, as a whole.
+    pub access: Option<AccessConfig>,
 }
 
 /// The server's own credentials at a registry: a user with a password in a file, or the file that
@@ -144,6 +147,18 @@ pub enum RegistriesError {
         /// What is no host.
         host: String,
     },
+    /// One part of the store, two sets of rules.
+    #[error(
+        "the registries {one} and {other} share the store prefix {prefix:?}, so they must have the same `access` and `gate`"
+    )]
+    Prefix {
+        /// One of them.
+        one: String,
+        /// The other.
+        other: String,
+        /// What they share.
+        prefix: String,
+    },
     /// The credentials have the wrong form.
     #[error("the registry {registry}: {reason}")]
     Credentials {
@@ -172,6 +187,13 @@ impl SiteConfig {
         if self.name.is_empty() { "(default)" } else { &self.name }
     }
 
+    /// Tells whether the rules of both can go for what is stored: one prefix, one set of rules.
+    fn agrees_with(&self, other: &Self) -> bool {
+        let (one, other) = (&self.settings, &other.settings);
+        one.store_prefix != other.store_prefix
+            || (one.gate.rules() == other.gate.rules() && one.access.rules() == other.access.rules())
+    }
+
     /// Tells whether clients reach it as `SERVER/name/…`; a port has no place in a path.
     pub fn has_path(&self) -> bool {
         !self.name.is_empty() && !self.name.contains([':', '['])
@@ -179,23 +201,34 @@ impl SiteConfig {
 }
 
 impl ServerConfig {
-    /// Returns every registry: the default one first, if there is one, then the named ones.
+    /// Returns every registry: the default one first, which may have no upstream and then is a part
+    /// of the store only, then the named ones.
     pub fn sites(&self) -> Vec<SiteConfig> {
         let mut top = self.clone();
         let registries = std::mem::take(&mut top.registries);
-        let default =
-            top.upstream.as_ref().map(|_| SiteConfig { name: String::new(), hosts: Vec::new(), settings: top.clone() });
+        let default = SiteConfig { name: String::new(), hosts: Vec::new(), settings: top.clone() };
         let named = registries.into_iter().map(|(name, registry)| registry.site(name, top.clone()));
-        default.into_iter().chain(named).collect()
+        std::iter::once(default).chain(named).collect()
     }
 
     /// Checks that the registries can stand beside each other.
     ///
     /// # Errors
     /// [`RegistriesError`].
-    pub(super) fn check_registries(&self) -> Result<(), RegistriesError> {
+    pub fn check_registries(&self) -> Result<(), RegistriesError> {
         let mut claimed: BTreeMap<String, String> = BTreeMap::new();
-        for site in self.sites() {
+        let sites = self.sites();
+        for (at, site) in sites.iter().enumerate() {
+            let mut before = sites.iter().take(at);
+            if let Some(one) = before.find(|one| !one.agrees_with(site)) {
+                return Err(RegistriesError::Prefix {
+                    one: one.shown().to_owned(),
+                    other: site.shown().to_owned(),
+                    prefix: site.settings.store_prefix.to_string(),
+                });
+            }
+        }
+        for site in sites {
             if site.settings.credentials.as_ref().is_some_and(|credentials| !credentials.is_complete()) {
                 return Err(RegistriesError::Credentials {
                     registry: site.shown().to_owned(),
@@ -239,6 +272,7 @@ impl RegistryConfig {
             // What is meant for one registry must not be sent to another.
             credentials: self.credentials,
             gate: self.gate.unwrap_or_else(|| top.gate.clone()),
+            access: self.access.unwrap_or_else(|| top.access.clone()),
             ..top
         };
         SiteConfig { name, hosts, settings }
@@ -315,16 +349,19 @@ mod tests {
 
     #[test]
     fn a_server_without_registries_is_what_it_was() {
-        assert!(sites("").is_empty());
-        let one = sites("upstream: https://r.example\nregistries:\n");
-        assert_eq!((one.len(), one[0].name.as_str()), (1, ""));
+        for (yaml, upstream) in [("", false), ("upstream: https://r.example\nregistries:\n", true)] {
+            let one = sites(yaml);
+            assert_eq!((one.len(), one[0].name.as_str(), one[0].settings.upstream.is_some()), (1, "", upstream));
+        }
     }
 
     #[test]
     fn two_names_may_share_one_prefix() {
-        let both =
-            sites("registries: {icr.io: , registry.bluemix.net: {upstream: https://icr.io, store_prefix: icr.io}}");
-        assert_eq!(both[0].settings.store_prefix, both[1].settings.store_prefix);
+        let all = sites(
+            "access: {read: []}\ngate: {mode: off}\nregistries: {icr.io: , registry.bluemix.net: {upstream: https://icr.io, \
+             store_prefix: icr.io, access: {read: [], namespaces: {}}, gate: {mode: off}}}",
+        );
+        assert_eq!(all[1].settings.store_prefix, all[2].settings.store_prefix);
     }
 
     #[test]
@@ -344,6 +381,14 @@ mod tests {
             ("registries: {a.io: {upstream_timeout_seconds: 0}}", "it must be 1 or more"),
             ("registries: {a.io: {store_prefix: ../x}}", "../x"),
             ("registries: {a.io: {credentials: {username: u}}}", "the registry a.io: credentials must have either"),
+            (
+                "registries: {a.io: , b.io: {store_prefix: a.io, gate: {mode: off}}}",
+                "the registries a.io and b.io share the store prefix \"a.io\", so they must have the same",
+            ),
+            (
+                "store_prefix: a.io\nregistries: {a.io: {access: {read: []}}}",
+                "the registries (default) and a.io share the store prefix \"a.io\"",
+            ),
             ("registries: [a.io]", "a map from the names of registries"),
             ("trusted_proxies: [10.0.0.1/8]", "did you mean 10.0.0.0/8?"),
         ] {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::access::AccessConfig;
+use super::admin::AdminConfig;
 use super::gate::GateConfig;
 use super::limits::LimitConfig;
 use super::listen::ListenAddresses;
@@ -96,6 +98,13 @@ pub struct ServerConfig {
     pub drain_seconds: u64,
     /// What uploads of signatures must fulfil. Default: a readable claim for the right digest.
     pub gate: GateConfig,
+    /// Who may read and write below `/lookaside/`. Default: anybody reads, nobody writes.
+    pub access: AccessConfig,
+    /// The file to which every write and removal is recorded, one JSON object a line. Without one
+    /// they are in the log only. While it cannot be written, nothing is stored or removed.
+    pub audit_log: Option<PathBuf>,
+    /// Health and metrics.
+    pub admin: AdminConfig,
     /// Limits against exhaustion.
     pub limits: LimitConfig,
     /// How long answers are remembered.
@@ -140,6 +149,9 @@ impl Default for ServerConfig {
             trusted_proxies: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| text.parse().ok()).collect(),
             drain_seconds: 30,
             gate: GateConfig::default(),
+            access: AccessConfig::default(),
+            audit_log: None,
+            admin: AdminConfig::default(),
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),
         }
@@ -190,7 +202,7 @@ impl ServerConfig {
 /// A longer time is a slip, and more than some clocks can count.
 const LONGEST: u64 = 365 * 24 * 3600;
 
-fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match u64::deserialize(deserializer)? {
         seconds @ 0..=LONGEST => Ok(seconds),
         seconds => Err(serde::de::Error::custom(format!("{seconds} seconds are more than a year ({LONGEST})"))),

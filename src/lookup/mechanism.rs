@@ -2,14 +2,13 @@
 //! sigstore signatures verified.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use crate::go;
+use crate::host::Stamp;
 use crate::openpgp::{self, KEYRING_LIMIT, Keyring, Verified, VerifyError, VerifyOptions};
 use crate::policy::{KeySource, Mechanism, MechanismError, SignedContent, SigstoreSigned};
 use crate::signature::SigstoreAttachment;
@@ -42,28 +41,6 @@ struct Remembered {
     keyring: Keyring,
     /// What the files looked like when they were read.
     stamps: Vec<Stamp>,
-}
-
-/// Enough to notice that a file was replaced or rewritten.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(meta: &Metadata) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
 }
 
 impl OpenPgp {

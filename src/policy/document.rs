@@ -146,6 +146,15 @@ impl Policy {
     /// # Errors
     /// [`LoadError`]: `open …`, `read …`, or `invalid policy in "…": …`.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
+        Self::load_with_bytes(path).map(|(policy, _)| policy)
+    }
+
+    /// As [`Policy::load`]; returns the bytes, too, for those who record which policy it was. A file
+    /// may be replaced at any time, and a pipe is read only once.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load_with_bytes(path: &Path) -> Result<(Self, Vec<u8>), LoadError> {
         let io = |operation| move |source| LoadError::Io { operation, path: path.to_owned(), source };
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(io("open"))?;
@@ -153,7 +162,8 @@ impl Policy {
         if u64::try_from(bytes.len()).is_ok_and(|length| length > POLICY_LIMIT) {
             return Err(LoadError::TooLarge { path: path.to_owned() });
         }
-        Self::parse(&bytes).map_err(|source| LoadError::Invalid { path: path.to_owned(), source })
+        let policy = Self::parse(&bytes).map_err(|source| LoadError::Invalid { path: path.to_owned(), source })?;
+        Ok((policy, bytes))
     }
 }
 

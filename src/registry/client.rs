@@ -310,6 +310,9 @@ impl RegistryClient {
         for accept in call.accept {
             headers.append(ACCEPT, HeaderValue::from_static(accept));
         }
+        let url = connection.url(call.path)?;
+        // Before the token is taken: it may not live as long as the queue is.
+        fetch::turn(&connection.http, &url).await;
         let mut from_cache = false;
         if let Some(challenge) = known_challenge(&connection.challenges) {
             let authorization = if challenge.scheme() == "basic" {
@@ -326,13 +329,13 @@ impl RegistryClient {
         }
         let exchange = Exchange {
             method: call.method.clone(),
-            url: connection.url(call.path)?,
+            url,
             headers,
             body: call.body.clone(),
             limit: call.limit,
             timeout: self.shared.options.timeout,
         };
-        Ok((fetch::exchange(&connection.http, exchange).await?, from_cache))
+        Ok((fetch::exchange_in_turn(&connection.http, exchange).await?, from_cache))
     }
 
     fn token_request<'a>(

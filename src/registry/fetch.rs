@@ -159,15 +159,25 @@ fn redact_text(text: &str) -> String {
     }
 }
 
+/// Waits until this host may be asked; then [`exchange_in_turn`] is to follow.
+pub(super) async fn turn(http: &HttpClient, url: &Url) {
+    if let Some(pace) = http.pace() {
+        pace.wait(url).await;
+    }
+}
+
+/// Waits for its turn, asks, follows redirects, and reads the answer.
+pub(super) async fn exchange(http: &HttpClient, exchange: Exchange) -> Result<Answer, FetchError> {
+    turn(http, &exchange.url).await;
+    exchange_in_turn(http, exchange).await
+}
+
 /// Asks, follows redirects, and reads the answer.
 ///
 /// `Authorization` goes along only while the host name stays the same and the connection does
 /// not fall from https to http. Userinfo in a URL is sent as Basic (spec containers-image 2.2).
-pub(super) async fn exchange(http: &HttpClient, exchange: Exchange) -> Result<Answer, FetchError> {
+pub(super) async fn exchange_in_turn(http: &HttpClient, exchange: Exchange) -> Result<Answer, FetchError> {
     let (method, url, after) = (exchange.method.clone(), redact(&exchange.url), exchange.timeout);
-    if let Some(pace) = http.pace() {
-        pace.wait(&exchange.url).await;
-    }
     match tokio::time::timeout(after, follow(http, exchange)).await {
         Ok(answer) => answer,
         Err(_) => Err(FetchError::Timeout { method, url, after }),

@@ -46,4 +46,4 @@ pub use manifests::{FetchedManifest, Selector};
 pub use pace::Pace;
 pub use secret::{Credential, Secret};
 pub use tls::{CertificatesError, ClientIdentity, HostCertificates, system_roots};
-pub use token::TokenError;
+pub use token::{TokenError, bearer_token};

@@ -119,6 +119,26 @@ fn key(request: &TokenRequest<'_>) -> String {
     format!("{}\n{}", request.registry, request.scopes.join("\n"))
 }
 
+/// Gets one token for one scope, `repository:birds/bluebird:pull`, and keeps nothing: for a server
+/// that asks on behalf of its callers. Returns the `Authorization` value.
+///
+/// # Errors
+/// [`TokenError`]; `plain_allowed` lets credentials go to a realm without TLS.
+pub async fn bearer_token(
+    http: &HttpClient,
+    challenge: &Challenge,
+    scope: String,
+    credential: Option<&Credential>,
+    plain_allowed: bool,
+    timeout: Duration,
+) -> Result<HeaderValue, TokenError> {
+    let user_agent = HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION")));
+    let (user_agent, scopes) = (&user_agent, &[scope]);
+    let request =
+        TokenRequest { http, registry: "", challenge, scopes, credential, user_agent, timeout, plain_allowed };
+    fetch(&request).await.map(|token| token.authorization)
+}
+
 async fn fetch(request: &TokenRequest<'_>) -> Result<Token, TokenError> {
     let realm = request.challenge.parameter("realm").filter(|realm| !realm.is_empty()).ok_or(TokenError::NoRealm)?;
     let realm = fetch::parse_url(realm)?;

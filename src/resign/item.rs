@@ -32,6 +32,9 @@ pub struct Item {
     /// The image; absent only where a list names a tag whose digest could not be found out.
     #[serde(with = "digest_text")]
     pub digest: Option<Digest>,
+    /// The signed list that the image is an instance of, where the old signature is the list's.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "digest_text")]
+    pub list: Option<Digest>,
     /// SHA-256 of the old signature's bytes; absent where none could be read.
     pub blob: Option<String>,
     /// The name in the old claim.
@@ -93,6 +96,11 @@ impl Item {
         }
     }
 
+    /// Returns the digest that the old signature is for: the image's own, or its list's.
+    pub fn signed_digest(&self) -> Option<&Digest> {
+        self.list.as_ref().or(self.digest.as_ref())
+    }
+
     /// Returns the digest as text; empty where it could not be found out.
     pub fn digest_text(&self) -> String {
         self.digest.as_ref().map(ToString::to_string).unwrap_or_default()
@@ -131,12 +139,13 @@ impl Summary {
 
 /// A reason without what is only true of one signature: names, digests and keys.
 fn general(reason: &str) -> String {
-    let particular = |word: &str| {
-        let core = word.trim_matches(|c: char| !c.is_alphanumeric());
+    let core = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
+    let particular = |core: &str| {
         let hex = core.len() >= 16 && core.bytes().all(|b| b.is_ascii_hexdigit());
         hex || core.contains("sha256") || (core.contains('/') && core.len() > 1)
     };
-    reason.split(' ').map(|word| if particular(word) { "…" } else { word }).collect::<Vec<_>>().join(" ")
+    let told = |word: &str| Some(core(word)).filter(|core| particular(core)).map(|core| word.replacen(&core, "…", 1));
+    reason.split(' ').map(|word| told(word).unwrap_or_else(|| word.to_owned())).collect::<Vec<_>>().join(" ")
 }
 
 mod digest_text {
@@ -172,6 +181,11 @@ mod tests {
         assert_eq!(
             general("Key not found for key ID 072e80c800ade2e2 in signature"),
             "Key not found for key ID … in signature"
+        );
+        // What stands around them stays: a reason with half a bracket looks cut off.
+        assert_eq!(
+            general("no key 072e80c800ade2e2, (fingerprint ED0A14420E831D5D8BAAB523072E80C800ADE2E2) (a.b/c)"),
+            "no key …, (fingerprint …) (…)"
         );
     }
 }

@@ -298,6 +298,7 @@ mod tests {
         Item {
             repository: "a/b".to_owned(),
             digest: Some(Digest::sha256(b"x")),
+            list: None,
             blob: Some(blob.to_owned()),
             old_reference: Some("old.example/a/b:1".to_owned()),
             new_reference: None,

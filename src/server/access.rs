@@ -23,6 +23,7 @@ use super::error::Problem;
 use super::upstream::{Body, Upstream};
 use crate::config::ServerConfig;
 use crate::image::Digest;
+use crate::metrics::{self, AccessVerdict, Right};
 
 /// Every kind of manifest that may be signed.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
@@ -45,6 +46,13 @@ fn is_manifest(headers: &HeaderMap) -> bool {
     [&b"application/vnd.oci.image."[..], b"application/vnd.docker.distribution.manifest."]
         .iter()
         .any(|start| kind.starts_with(start))
+}
+
+fn verdict(problem: &Problem) -> AccessVerdict {
+    match problem {
+        Problem::PassedOn { .. } | Problem::Denied(_) => AccessVerdict::Refused,
+        _ => AccessVerdict::Failed,
+    }
 }
 
 /// What the upstream says of a manifest, if it says anything.
@@ -118,8 +126,27 @@ impl Access {
     ) -> Result<Manifest, Problem> {
         let key = self.key("pull", name, Some(digest), headers, caller);
         if self.granted.get(&key).await.is_some() {
+            metrics::ACCESS_CHECKS.inc((Right::Pull, AccessVerdict::Cached));
             return Ok(Manifest::Readable);
         }
+        let asked = self.ask_to_pull(key, name, digest, headers, caller).await;
+        let verdict = match &asked {
+            Ok(Manifest::Readable) => AccessVerdict::Granted,
+            Ok(Manifest::Absent) => AccessVerdict::Absent,
+            Err(problem) => verdict(problem),
+        };
+        metrics::ACCESS_CHECKS.inc((Right::Pull, verdict));
+        asked
+    }
+
+    async fn ask_to_pull(
+        &self,
+        key: [u8; 32],
+        name: &str,
+        digest: &Digest,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<Manifest, Problem> {
         let path = format!("/v2/{name}/manifests/{digest}");
         let mut question = self.upstream.question(Method::HEAD, &path, headers, caller)?;
         question.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
@@ -165,7 +192,7 @@ impl Access {
             if falls || !matches!(next.scheme(), "http" | "https") {
                 return Err(failing);
             }
-            let mut question = Upstream::stranger(Method::HEAD, &next, caller)?;
+            let mut question = Upstream::stranger(Method::HEAD, &next, caller.id)?;
             question.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
             answer = self.ask(question).await?;
             if !answer.status().is_redirection() {
@@ -188,6 +215,7 @@ impl Access {
     ) -> Result<(), Problem> {
         let key = self.key("push", name, None, headers, caller);
         if self.granted.get(&key).await.is_some() {
+            metrics::ACCESS_CHECKS.inc((Right::Push, AccessVerdict::Cached));
             return Ok(());
         }
         let mut question =
@@ -209,7 +237,10 @@ impl Access {
                 _ => Err(access.refusal(answer, &caller).await),
             }
         });
-        asked.await.unwrap_or(Err(Problem::Internal))
+        let asked = asked.await.unwrap_or(Err(Problem::Internal));
+        let verdict = asked.as_ref().map_or_else(verdict, |()| AccessVerdict::Granted);
+        metrics::ACCESS_CHECKS.inc((Right::Push, verdict));
+        asked
     }
 
     async fn ask(&self, question: request::Parts) -> Result<Response<Incoming>, Problem> {

@@ -8,7 +8,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -17,7 +17,9 @@ use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::ServerConfig;
-use crate::store::{Appended, SetAddress, Store, StoreError, StorePath, StoredSignature};
+use crate::image::Digest;
+use crate::metrics::{self, AppendResult, LoadResult, LookupResult, StoreOperation, StoreOutcome};
+use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, StoredSignature};
 
 /// Sets share generations by hash; a clash costs one needless reload.
 const GENERATIONS: usize = 1024;
@@ -30,6 +32,8 @@ pub(super) trait Backend: Send + Sync {
     fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>>;
     /// Appends to the set what is not there yet.
     fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>>;
+    /// Removes from the set the signature whose bytes have this digest.
+    fn remove<'a>(&'a self, set: &'a SetAddress, signature: &'a Digest) -> BoxFuture<'a, Result<Removed, StoreError>>;
     /// Lists all sets.
     fn walk(&self) -> BoxStream<'_, Result<SetAddress, StoreError>>;
 }
@@ -43,9 +47,30 @@ impl Backend for Store {
         Box::pin(Store::append(self, set, bytes))
     }
 
+    fn remove<'a>(&'a self, set: &'a SetAddress, signature: &'a Digest) -> BoxFuture<'a, Result<Removed, StoreError>> {
+        Box::pin(Store::remove(self, set, signature))
+    }
+
     fn walk(&self) -> BoxStream<'_, Result<SetAddress, StoreError>> {
         Store::walk(self, &StorePath::root())
     }
+}
+
+/// Counts an operation of the store, and the time that it takes.
+pub(super) async fn timed<T>(
+    operation: StoreOperation,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let begun = Instant::now();
+    let result = work.await;
+    metrics::STORE_SECONDS.observe(operation, begun.elapsed());
+    let outcome = match &result {
+        Ok(_) => StoreOutcome::Ok,
+        Err(error) if error.is_unavailable() => StoreOutcome::Failed,
+        Err(_) => StoreOutcome::Refused,
+    };
+    metrics::STORE_OPERATIONS.inc((operation, outcome));
+    result
 }
 
 /// One signature, ready to be served.
@@ -113,14 +138,18 @@ impl SetCache {
         let generation = self.generation(&address).map_or(0, |g| g.load(Ordering::Acquire));
         let key = (address, generation);
         if let Some(set) = self.sets.get(&key).await {
+            metrics::CACHE_LOOKUPS.inc(LookupResult::Hit);
             return Ok(set);
         }
+        metrics::CACHE_LOOKUPS.inc(LookupResult::Miss);
         let address = key.0.clone();
         self.sets.try_get_with(key, self.load(address)).await
     }
 
     async fn load(&self, address: SetAddress) -> Result<Arc<SignatureSet>, StoreError> {
-        let stored = self.backend.signatures(&address).await.inspect_err(|error| {
+        let stored = timed(StoreOperation::Read, self.backend.signatures(&address)).await;
+        metrics::CACHE_LOADS.inc(if stored.is_ok() { LoadResult::Ok } else { LoadResult::Failed });
+        let stored = stored.inspect_err(|error| {
             tracing::error!(set = %address, error = %error, "cannot read from the store");
         })?;
         let entries = stored.into_iter().map(|signature| Entry::new(signature.bytes)).collect();
@@ -137,24 +166,68 @@ impl SetCache {
         bytes: &[u8],
         admit: impl FnOnce(&[StoredSignature]) -> Result<(), R>,
     ) -> Result<Result<Appended, R>, StoreError> {
+        let result = self.append_in_turn(address, bytes, admit).await;
+        metrics::APPENDS.inc(match &result {
+            Ok(Ok(Appended::Created(_))) => AppendResult::New,
+            Ok(Ok(Appended::AlreadyThere(_))) => AppendResult::Already,
+            Ok(Err(_)) => AppendResult::Refused,
+            Err(error) if error.is_unavailable() => AppendResult::Failed,
+            Err(_) => AppendResult::Refused,
+        });
+        result
+    }
+
+    async fn append_in_turn<R>(
+        &self,
+        address: &SetAddress,
+        bytes: &[u8],
+        admit: impl FnOnce(&[StoredSignature]) -> Result<(), R>,
+    ) -> Result<Result<Appended, R>, StoreError> {
         let shard = self.shard(address);
         let _turn = match self.writers.get(shard) {
             Some(writer) => Some(writer.lock().await),
             None => None,
         };
-        let stored = self.backend.signatures(address).await?;
+        let stored = timed(StoreOperation::Read, self.backend.signatures(address)).await?;
         if let Some(same) = stored.iter().find(|s| s.bytes == bytes) {
             return Ok(Ok(Appended::AlreadyThere(same.number)));
         }
         if let Err(refused) = admit(&stored) {
             return Ok(Err(refused));
         }
-        let appended = self.backend.append(address, bytes).await;
+        let appended = timed(StoreOperation::Append, self.backend.append(address, bytes)).await;
         // Also after a failure: the bytes may be there all the same.
         if let Some(generation) = self.generation(address) {
             generation.fetch_add(1, Ordering::AcqRel);
         }
         appended.map(Ok)
+    }
+
+    /// Removes a signature by the digest of its bytes.
+    pub(super) async fn remove(&self, address: &SetAddress, signature: &Digest) -> Result<Removed, StoreError> {
+        let _turn = match self.writers.get(self.shard(address)) {
+            Some(writer) => Some(writer.lock().await),
+            None => None,
+        };
+        let removed = timed(StoreOperation::Remove, self.backend.remove(address, signature)).await;
+        // Also after a failure: the signature may be gone all the same.
+        if let Some(generation) = self.generation(address) {
+            generation.fetch_add(1, Ordering::AcqRel);
+        }
+        removed
+    }
+
+    /// Tells the metrics how much is in memory; looked at only when they are read.
+    pub(super) fn tell_size(&self) {
+        metrics::CACHE_ENTRIES.set(self.sets.entry_count());
+        metrics::CACHE_BYTES.set(self.sets.weighted_size());
+    }
+
+    /// Asks the store for a set that nobody has, past the cache, to see whether it answers.
+    pub(super) async fn reach(&self) -> Result<(), StoreError> {
+        let nobodys = StorePath::parse("countersign-readiness")?;
+        let set = SetAddress::image(nobodys, Digest::sha256(b""))?;
+        timed(StoreOperation::Read, self.backend.signatures(&set)).await.map(drop)
     }
 
     /// Lists all sets of the store.
@@ -175,7 +248,6 @@ impl SetCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Digest;
     use crate::server::testing::FaultyStore;
 
     fn address() -> SetAddress {

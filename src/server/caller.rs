@@ -17,6 +17,8 @@ pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwar
 pub(super) struct Caller {
     /// The other end of the connection.
     pub(super) peer: SocketAddr,
+    /// The client's address, by the word of trusted proxies.
+    pub(super) from: IpAddr,
     /// The request's number in the log.
     pub(super) id: u64,
     /// Ourselves, as the client calls us.
@@ -29,6 +31,16 @@ pub(super) struct Caller {
     pub(super) own: bool,
 }
 
+#[cfg(test)]
+impl Caller {
+    /// Somebody at this machine.
+    pub(super) fn local(id: u64) -> Self {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1234));
+        let client = HttpOrigin::localhost(Scheme::Http);
+        Self { peer, from: peer.ip(), id, client, below: None, fronted: false, own: false }
+    }
+}
+
 /// Takes off what a peer that is no trusted proxy says about where a request came from. Afterwards
 /// every header may be believed; what `Host` says is seen to at the listener's door.
 pub(super) fn believe<B>(request: &mut Request<B>, peer: IpAddr, trusted: &[Network]) {
@@ -37,6 +49,35 @@ pub(super) fn believe<B>(request: &mut Request<B>, peer: IpAddr, trusted: &[Netw
             request.headers_mut().remove(name);
         }
     }
+}
+
+/// Returns the client's address: the other end of the connection, or, of what trusted proxies have
+/// written, the last address that is none of theirs. What a client itself has sent in the header
+/// stands before that and does not count.
+pub(super) fn address(headers: &HeaderMap, peer: IpAddr, trusted: &[Network]) -> IpAddr {
+    let peer = peer.to_canonical();
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut from = peer;
+    if !is_trusted(peer) {
+        return from;
+    }
+    for field in headers.get_all(FORWARDED_FOR).iter().rev() {
+        for said in field.to_str().unwrap_or_default().rsplit(',') {
+            let Some(address) = hop(said.trim()) else { return from };
+            from = address;
+            if !is_trusted(from) {
+                return from;
+            }
+        }
+    }
+    from
+}
+
+/// Reads one address of the header: some proxies write a port, and brackets round IPv6.
+fn hop(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse::<IpAddr>().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    address.map(|address| address.to_canonical())
 }
 
 fn first<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -111,9 +152,26 @@ mod tests {
     }
 
     #[test]
-    fn the_target_names_the_host() {
-        let mut request = Request::builder().uri("http://icr.io/v2/").header("host", "other").body(()).unwrap();
-        believe(&mut request, IpAddr::from([127, 0, 0, 1]), &[]);
-        assert_eq!(request.headers()["host"], "icr.io");
+    fn the_address_that_may_be_believed() {
+        let trusted: Vec<Network> = vec!["10.0.0.0/8".parse().unwrap()];
+        for (peer, said, from) in [
+            ("192.0.2.1", &["1.2.3.4"][..], "192.0.2.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("::ffff:10.0.0.1", &["1.2.3.4"], "1.2.3.4"),
+            ("10.0.0.1", &["6.6.6.6, 1.2.3.4"], "1.2.3.4"),
+            ("10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.0.0.2"], "1.2.3.4"),
+            ("10.0.0.1", &["6.6.6.6", "1.2.3.4", "10.0.0.2,10.0.0.3"], "1.2.3.4"),
+            ("10.0.0.1", &["10.0.0.9, 10.0.0.2"], "10.0.0.9"),
+            ("10.0.0.1", &["1.2.3.4, unknown, 10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &["[2001:db8::1]:443"], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", &["1.2.3.4:5678"], "1.2.3.4"),
+            ("10.0.0.1", &[""], "10.0.0.1"),
+        ] {
+            let pairs: Vec<(&'static str, &'static str)> =
+                said.iter().map(|value| ("x-forwarded-for", *value)).collect();
+            let from: IpAddr = from.parse().unwrap();
+            assert_eq!(address(&headers(&pairs), peer.parse().unwrap(), &trusted), from, "{peer} {said:?}");
+        }
     }
 }

@@ -6,11 +6,13 @@
 //! `code: message` and leave `detail` out, so the message names the reason too.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::body::Answer;
+use super::passwords::FAILURE_WINDOW;
 use crate::image::Digest;
+use crate::metrics::Outcome;
 
 /// How long a client is asked to wait when nobody knows better, in seconds.
 const RETRY_SECONDS: u64 = 5;
@@ -70,8 +72,24 @@ pub(super) enum Problem {
     TooManyRequests,
     /// The request is no proper HTTP: this is wrong.
     Malformed(&'static str),
+    /// Credentials are needed, or others than these: HTTP Basic would do.
+    Unauthorized,
+    /// Too many wrong credentials came from there.
+    TooManyFailures,
+    /// Too many others wait for their passwords to be checked.
+    Busy,
+    /// The file that would tell who may come in cannot be used; told in the log.
+    Credentials,
+    /// What is asked for is true of another state than the present one.
+    Condition,
+    /// At this release address, signatures are shown that lie at other paths.
+    Elsewhere,
+    /// The audit record cannot be written, so nothing may be changed; told in the log.
+    Unrecorded,
     /// A fault of our own.
     Internal,
+    /// Another one, told as a line of plain text.
+    Plainly(Box<Problem>),
 }
 
 impl Problem {
@@ -80,13 +98,85 @@ impl Problem {
         match self {
             Self::Invalid(reason) | Self::Denied(reason) => reason.clone(),
             Self::PassedOn { status, .. } => format!("the upstream registry answered {status}"),
+            Self::Plainly(problem) => problem.reason(),
             other => format!("{other:?}"),
+        }
+    }
+
+    /// Tells whether it is the server's fault, not the caller's.
+    pub(super) fn is_ours(&self) -> bool {
+        self.outcome().is_some()
+    }
+
+    /// Has it told as a line of plain text.
+    pub(super) fn plainly(self) -> Self {
+        Self::Plainly(Box::new(self))
+    }
+
+    /// Returns what is counted, where the status does not say it all.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Store(_) => Some(Outcome::StoreFailing),
+            Self::UpstreamUnreachable => Some(Outcome::UpstreamUnreachable),
+            Self::UpstreamTimeout => Some(Outcome::UpstreamTimeout),
+            Self::UpstreamFailing(..) => Some(Outcome::UpstreamFailing),
+            Self::Gate | Self::Overloaded | Self::Busy | Self::Credentials | Self::Unrecorded => {
+                Some(Outcome::Unavailable)
+            }
+            Self::Internal => Some(Outcome::Internal),
+            Self::Plainly(problem) => problem.outcome(),
+            _ => None,
         }
     }
 
     /// Makes the answer.
     pub(super) fn into_answer(self) -> Answer {
+        self.told(Shape::Registry)
+    }
+
+    /// Makes the answer, in this shape unless the problem has one of its own.
+    fn told(self, shape: Shape) -> Answer {
+        let registry = |status, code, message: &str, detail: Option<&str>| match shape {
+            Shape::Registry => registry(status, code, message, detail),
+            Shape::Plain => plain(status, format!("{message}\n")),
+        };
         match self {
+            Self::Plainly(problem) => problem.told(Shape::Plain),
+            Self::Unauthorized => {
+                let mut answer = registry(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required", None);
+                let challenge = HeaderValue::from_static("Basic realm=\"countersign\", charset=\"UTF-8\"");
+                answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                answer
+            }
+            Self::TooManyFailures => {
+                let message = "too many wrong credentials from there; try again later";
+                let answer = registry(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message, None);
+                retry_later(answer, Some(HeaderValue::from(FAILURE_WINDOW.as_secs())))
+            }
+            Self::Busy => {
+                let message = "too many others are waiting; try again";
+                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
+            }
+            Self::Credentials => {
+                let message = "the server cannot check credentials at the moment; its log says why";
+                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
+            }
+            Self::Condition => registry(
+                StatusCode::PRECONDITION_FAILED,
+                "DENIED",
+                "the number has other bytes than the condition wants; no signature is ever replaced",
+                None,
+            ),
+            Self::Elsewhere => registry(
+                StatusCode::CONFLICT,
+                "DENIED",
+                "what is shown at this release address lies in repositories below it and can be changed only there",
+                None,
+            ),
+            Self::Unrecorded => {
+                let message = "the server cannot write its audit log, so it changes nothing; its log says why";
+                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
+            }
             Self::NoSuchAddress(Shape::Plain) => cached_absence("not found\n"),
             Self::NoSuchSignature => cached_absence("no such signature\n"),
             Self::NoSuchAddress(Shape::Registry) => {
@@ -209,8 +299,8 @@ fn registry(status: StatusCode, code: &'static str, message: &str, detail: Optio
     answer
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Answer {
-    let mut answer = Answer::new(Bytes::from_static(text.as_bytes()).into());
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Answer::new(text.into().into());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -10,36 +10,37 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::body::{Answer, Body};
 use super::cache::{Entry, SetCache};
 use super::error::{Problem, Shape};
-use super::release::ReleaseView;
+use super::release::{ReleaseView, Visible};
 use crate::store::{Layout, SignatureAddress};
 
-/// The methods of this face.
-pub(super) const METHODS: &str = "GET, HEAD";
 /// The highest number that is ever served: newer clients take a 128th signature for a fault of the
 /// server and fail the pull (spec containers-image 2.3).
 const POSITIONS: usize = 127;
 
-/// Answers a GET or HEAD.
+/// Returns the position that an address names, if it is one that is ever served.
+pub(super) fn position(address: &SignatureAddress) -> Option<usize> {
+    usize::try_from(address.index.get()).ok().filter(|position| (1..=POSITIONS).contains(position))
+}
+
+/// Answers a GET or HEAD of a caller who may read the address; `visible` is for what a release
+/// address shows beyond it.
 pub(super) async fn serve(
     sets: &SetCache,
     releases: &ReleaseView,
     method: &Method,
     headers: &HeaderMap,
     address: SignatureAddress,
+    visible: Option<&Visible<'_>>,
 ) -> Result<Answer, Problem> {
-    if method != Method::GET && method != Method::HEAD {
-        return Err(Problem::Method(Shape::Plain, METHODS));
-    }
-    let position = usize::try_from(address.index.get()).unwrap_or(usize::MAX);
-    if position > POSITIONS {
-        return Err(Problem::NoSuchSignature);
-    }
+    let position = position(&address).ok_or(Problem::NoSuchSignature)?;
     let entry = match address.set.layout() {
         Layout::Image => {
             let set = sets.get(address.set).await.map_err(|_| Problem::Store(Shape::Plain))?;
             set.entries.get(position - 1).cloned()
         }
-        Layout::Release => releases.at(sets, address.set, position).await.map_err(|_| Problem::Store(Shape::Plain))?,
+        Layout::Release => {
+            releases.at(sets, address.set, position, visible).await.map_err(|_| Problem::Store(Shape::Plain))?
+        }
     };
     Ok(answer(method, headers, entry.ok_or(Problem::NoSuchSignature)?))
 }
@@ -63,7 +64,7 @@ fn answer(method: &Method, asked: &HeaderMap, entry: Entry) -> Answer {
 }
 
 /// Compares weakly, as RFC 9110 wants it for `If-None-Match`.
-fn matches_etag(field: &HeaderValue, etag: &HeaderValue) -> bool {
+pub(super) fn matches_etag(field: &HeaderValue, etag: &HeaderValue) -> bool {
     field.to_str().is_ok_and(|field| {
         field.split(',').map(str::trim).any(|one| {
             let one = one.strip_prefix("W/").unwrap_or(one);

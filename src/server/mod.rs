@@ -1,12 +1,18 @@
 //! The HTTP server: a lookaside, the signature extension and a registry proxy over one store.
 //!
-//! A request is parsed once by `route` and goes to one face: `lookaside` (with the `release` view),
-//! `extension` and `upload`, `proxy`, `token`, or the `page`; `sites` finds the registry that it is
-//! for. Faces read the store through `cache` only, speak to a registry through its `upstream`, ask
-//! it for rights through `access`, and fail with a `Problem`, which `error` alone turns into a
-//! status.
+//! A request is parsed once by `route` and goes to one face: `lookaside` (with the `release` view)
+//! and `write`, `extension` and `upload`, `proxy`, `token`, or the `page`. `sites` finds the
+//! registry that it is for, and `rooms` whose rules count at a path of the store: `permit` says who
+//! may read and write there, and what is uploaded to any face passes `admission` and leaves an
+//! `audit` record. Faces read the store through `cache` only, speak to a registry through its
+//! `upstream`, ask it for rights through `access`, and fail with a `Problem`, which `error` alone
+//! turns into a status.
 
 mod access;
+mod admin;
+mod admission;
+mod asker;
+mod audit;
 mod body;
 mod cache;
 mod caller;
@@ -15,57 +21,78 @@ mod extension;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod health;
 mod inbound;
 mod listener;
 mod log;
+mod login;
 mod lookaside;
 mod own;
 mod page;
 mod passport;
+mod passwords;
 mod peer;
+mod permit;
 mod proxy;
 mod release;
 mod rewrite;
+mod rooms;
 mod route;
 mod scope;
 mod sites;
+#[cfg(feature = "otlp")]
+mod span;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod token;
+mod tokens;
+mod trace;
 mod upload;
 mod upstream;
+mod watched;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderName, LOCATION};
+use futures_util::future::BoxFuture;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
-use tokio::sync::Semaphore;
 
+pub use admin::serve_admin;
+pub use audit::check_audit_log;
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
 pub use inbound::{ClientBody, ClientBodyError};
 pub use listener::{Listener, ServeError, serve};
 pub use peer::{ClientCertificate, Connection, PeerIdentity};
+pub use permit::{PermitError, check_access};
 pub use tls::{Tls, TlsError};
 pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
+pub use watched::CredentialsFileError;
 
-use crate::config::{LimitConfig, Network, ServerConfig, SiteConfig};
+use crate::config::{LimitConfig, ServerConfig, SiteConfig};
 use crate::image::Digest;
+use crate::metrics::Face;
 use crate::registry::RegistryClient;
 use crate::registry::http::HttpClient;
-use crate::store::{Store, StorePath};
+use crate::store::{Layout, SetAddress, SignatureAddress, Store, StorePath};
 use access::Access;
+use admission::Admission;
+use asker::Asker;
 use cache::{Backend, SetCache};
 use caller::Caller;
 use error::{Problem, Shape};
+use health::Health;
 use log::RequestLog;
+use login::Login;
 use release::ReleaseView;
-use route::Route;
+use rooms::{Plan, Rooms};
+use route::{Place, Route};
 use sites::{Door, Site, Sites};
 use upload::Uploads;
 use upstream::Upstream;
@@ -81,11 +108,14 @@ struct State {
     sets: Arc<SetCache>,
     releases: Arc<ReleaseView>,
     sites: Sites,
+    rooms: Rooms,
     /// The store's part that stands at the top of the configuration.
     prefix: StorePath,
-    trusted: Vec<Network>,
     limits: LimitConfig,
     drain: Duration,
+    health: Health,
+    /// Everybody may ask for the health.
+    public_health: bool,
 }
 
 /// What each registry needs beside its settings.
@@ -121,25 +151,31 @@ impl App {
     ) -> Result<Self, E> {
         let sets = Arc::new(SetCache::new(backend, config));
         let releases = Arc::new(ReleaseView::new(config));
-        let turns = Arc::new(Semaphore::new(config.limits.uploads.clamp(1, Semaphore::MAX_PERMITS)));
-        let mut sites = Vec::new();
+        let admission = Admission::new(config, sets.clone(), releases.clone(), claims);
+        let (mut sites, mut plans) = (Vec::new(), Vec::new());
         for site in config.sites() {
             let SiteTools { http, gate, credentials } = tools(&site)?;
-            let Some(upstream) = Upstream::new(&site, http, credentials) else { continue };
-            let upstream = Arc::new(upstream);
             let settings = &site.settings;
-            let (sets, releases) = (sets.clone(), releases.clone());
-            let uploads = Uploads::new(settings, sets, releases, claims.clone(), gate, turns.clone());
-            let access = Arc::new(Access::new(upstream.clone(), settings));
-            let made = Site::new(&site, upstream, access, Arc::new(uploads));
-            sites.push((site, made));
+            let admission = Arc::new(admission.of(&site.name, gate));
+            let upstream = Upstream::new(&site, http, credentials).map(Arc::new);
+            let asked = upstream.map(|upstream| {
+                let access = Arc::new(Access::new(upstream.clone(), settings));
+                let uploads = Arc::new(Uploads::new(settings, admission.clone()));
+                sites.push((site.clone(), Site::new(&site, upstream.clone(), access.clone(), uploads)));
+                (access, Login::new(upstream, settings))
+            });
+            plans.push(Plan { site, admission, upstream: asked });
         }
+        let default = plans.remove(0);
+        let upstreams = sites.iter().map(|(_, site)| &site.upstream);
         Ok(Self(Arc::new(State {
+            health: Health::new(health::targets(&sets, upstreams)),
+            public_health: config.admin.public,
             sets,
             releases,
-            sites: Sites::new(sites, config.public_url.clone(), config.listen.first()),
+            sites: Sites::new(sites, config),
+            rooms: Rooms::new(default, plans),
             prefix: config.store_prefix.clone(),
-            trusted: config.trusted_proxies.clone(),
             limits: config.limits.clone(),
             drain: config.drain(),
         })))
@@ -147,26 +183,49 @@ impl App {
 
     /// Answers one request. Never fails: every problem has an answer.
     pub async fn handle(&self, mut request: Request<ClientBody>, connection: &Connection) -> Answer {
-        caller::believe(&mut request, connection.peer.ip(), &self.0.trusted);
+        let sites = &self.0.sites;
+        let peer = connection.peer;
+        caller::believe(&mut request, peer.ip(), sites.trusted());
         let id = log::request_id();
-        let log = RequestLog::new(&request, connection.peer, id);
-        let mut answer = self.dispatch(request, connection, id).await.unwrap_or_else(Problem::into_answer);
-        if !self.0.sites.is_empty() {
+        let mut log =
+            RequestLog::new(&request, caller::address(request.headers(), peer.ip(), sites.trusted()), peer, id);
+        #[cfg(feature = "otlp")]
+        let span = span::begin(&request, id);
+        let dispatched = self.dispatch(request, connection, id, &mut log.face);
+        #[cfg(feature = "otlp")]
+        let dispatched = tracing::Instrument::instrument(dispatched, span.clone());
+        let result = dispatched.await;
+        let mut answer = log.answer(result);
+        #[cfg(feature = "otlp")]
+        span::end(&span, log.face, answer.status());
+        if !sites.is_empty() {
             // On every answer, 401s and errors too, and once: an upstream's own is replaced.
             answer.headers_mut().insert(SUPPORTS_SIGNATURES, HeaderValue::from_static("1"));
         }
-        log.finish(answer.status());
         answer
     }
 
-    async fn dispatch(&self, request: Request<ClientBody>, from: &Connection, id: u64) -> Result<Answer, Problem> {
+    async fn dispatch(
+        &self,
+        request: Request<ClientBody>,
+        from: &Connection,
+        id: u64,
+        face: &mut Face,
+    ) -> Result<Answer, Problem> {
         let state = &*self.0;
-        match route::parse(request.uri().path()) {
-            Route::Lookaside(address) => {
-                let (method, headers) = (request.method(), request.headers());
-                lookaside::serve(&state.sets, &state.releases, method, headers, address).await
+        let route = route::parse(request.uri().path());
+        *face = route.face();
+        match route {
+            Route::Lookaside(address) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+                if state.rooms.is_open() {
+                    let (method, headers) = (request.method(), request.headers());
+                    return lookaside::serve(&state.sets, &state.releases, method, headers, address, None).await;
+                }
+                Box::pin(self.restricted(address, request, from, id)).await
             }
-            Route::NoLookaside | Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
+            Route::Lookaside(address) => Box::pin(self.write(Some(Place::Signature(address)), request, from, id)).await,
+            Route::NoLookaside => Box::pin(self.write(Place::parse(request.uri().path()), request, from, id)).await,
+            Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
             Route::Page => self.page(&request, from),
             // The other faces are boxed, so that the lookaside's future stays small.
             Route::Signatures(name, digest) => {
@@ -175,8 +234,19 @@ impl App {
             }
             Route::NoExtension if state.sites.is_empty() => Err(Problem::NoUpstream),
             Route::NoExtension => Err(Problem::NoSuchAddress(Shape::Registry)),
-            Route::Registry => Box::pin(self.registry(request, from, id)).await,
-            Route::Other(_) => Box::pin(self.other(request, from, id)).await,
+            Route::Registry => {
+                if request.uri().path() == token::PATH {
+                    *face = Face::Token;
+                }
+                Box::pin(self.registry(request, from, id)).await
+            }
+            Route::Other(path)
+                if state.public_health
+                    && let Some(answer) = Box::pin(admin::answer_public(self, request.method(), path)).await =>
+            {
+                Ok(answer)
+            }
+            Route::Other(_) => Box::pin(self.other(request, from, id, face)).await,
         }
     }
 
@@ -209,15 +279,65 @@ impl App {
     }
 
     /// Passes a path on that may be a token endpoint.
-    async fn other(&self, request: Request<ClientBody>, from: &Connection, id: u64) -> Result<Answer, Problem> {
+    async fn other(
+        &self,
+        request: Request<ClientBody>,
+        from: &Connection,
+        id: u64,
+        face: &mut Face,
+    ) -> Result<Answer, Problem> {
         let door = self.0.sites.door(request.headers());
         let caller = door.caller(request.headers(), from, id);
         match door.site {
             Some(site) if site.upstream.is_token_path(request.uri().path(), request.headers(), &caller).await => {
+                *face = Face::Token;
                 proxy::forward(&site.upstream, request, &caller).await
             }
             _ => Err(Problem::NoSuchAddress(Shape::Plain)),
         }
+    }
+
+    /// The lookaside where not everybody may read everything.
+    async fn restricted(
+        &self,
+        address: SignatureAddress,
+        request: Request<ClientBody>,
+        from: &Connection,
+        id: u64,
+    ) -> Result<Answer, Problem> {
+        let state = &*self.0;
+        let (head, _) = request.into_parts();
+        let caller = state.sites.door(&head.headers).caller(&head.headers, from, id);
+        let asker = Asker::new(&head, &caller);
+        let permit = &state.rooms.of(address.set.path()).permit;
+        let open = permit.is_open_at(&address.set);
+        permit.read(&address.set, asker).await.map_err(Problem::plainly)?;
+        let may_see = |set: SetAddress| -> BoxFuture<'_, bool> {
+            Box::pin(async move { state.rooms.of(set.path()).permit.shows(&set, asker).await })
+        };
+        let shown_to_all = open && address.set.layout() == Layout::Image;
+        let served =
+            lookaside::serve(&state.sets, &state.releases, &head.method, &head.headers, address, Some(&may_see)).await;
+        let mut answer = served.unwrap_or_else(Problem::into_answer);
+        if !shown_to_all {
+            // `must-revalidate` would let shared caches keep what one caller may read.
+            answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        }
+        Ok(answer)
+    }
+
+    /// Everything at the lookaside but GET and HEAD of an address.
+    async fn write(
+        &self,
+        place: Option<Place>,
+        request: Request<ClientBody>,
+        from: &Connection,
+        id: u64,
+    ) -> Result<Answer, Problem> {
+        let state = &*self.0;
+        let caller = state.sites.door(request.headers()).caller(request.headers(), from, id);
+        let room = place.as_ref().map_or_else(|| state.rooms.default(), |place| state.rooms.of(place.path()));
+        room.writes.serve(place, request, &caller).await
     }
 
     async fn signatures(
@@ -239,6 +359,7 @@ impl App {
             (None, Some(site)) => (site, name.as_str()),
             (None, None) => return Err(Problem::NoUpstream),
         };
+        self.in_own_room(site, name, &digest)?;
         admit(site, &mut request, &mut caller);
         match *request.method() {
             Method::GET | Method::HEAD => {
@@ -260,6 +381,20 @@ impl App {
         }
     }
 
+    /// A repository whose name leads into another registry's part of the store has no signatures:
+    /// they would be under that one's rules, and are of its images.
+    fn in_own_room(&self, site: &Site, name: &str, digest: &Digest) -> Result<(), Problem> {
+        if self.0.rooms.is_one() {
+            return Ok(());
+        }
+        let address = extension::address(&site.prefix, name, digest)?;
+        if *self.0.rooms.of(address.path()).prefix() == site.prefix {
+            return Ok(());
+        }
+        let reason = "signatures of another registry are kept where this repository's would be; see store_prefix";
+        Err(Problem::Denied(reason.to_owned()))
+    }
+
     fn page(&self, request: &Request<ClientBody>, from: &Connection) -> Result<Answer, Problem> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Problem::Method(Shape::Plain, "GET, HEAD"));
@@ -269,6 +404,21 @@ impl App {
         let prefix = door.site.map_or(&state.prefix, |site| &site.prefix);
         let below = if door.has_paths() { state.sites.path_sites() } else { Vec::new() };
         Ok(page::serve(&door.client(request.headers(), from), door.site.is_some(), prefix, &below))
+    }
+
+    /// From now on `/readyz` says that the server is about to go, so that load balancers look
+    /// elsewhere; all else goes on.
+    pub fn leave(&self) {
+        self.0.health.leave();
+    }
+
+    fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// Tells the metrics what is looked at only when they are read.
+    fn tell_sizes(&self) {
+        self.0.sets.tell_size();
     }
 
     fn limits(&self) -> LimitConfig {

@@ -9,14 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 
-use super::cache::{Entry, SetCache, SignatureSet};
+use super::cache::{Entry, SetCache, SignatureSet, timed};
 use crate::config::ServerConfig;
 use crate::image::Digest;
+use crate::metrics::StoreOperation;
 use crate::store::{Layout, SetAddress, StoreError};
 
 /// How many signatures the view shows; its clients look at nine.
 const SHOWN: usize = 127;
+/// How many sets are asked about before the view is what was found.
+const LOOKED_AT: usize = 1000;
+
+/// Tells whether the caller may see a set.
+pub(super) type Visible<'a> = dyn Fn(SetAddress) -> BoxFuture<'a, bool> + Send + Sync + 'a;
 
 /// The release view of the store.
 pub(super) struct ReleaseView {
@@ -35,35 +42,74 @@ impl ReleaseView {
         }
     }
 
-    /// Returns the signature at `position` (from 1) of a release address.
+    /// Returns the signature at `position` (from 1) of a release address, of the sets that
+    /// `visible` lets the caller see; `None` lets them see all.
     pub(super) async fn at(
         &self,
         sets: &SetCache,
         address: SetAddress,
         position: usize,
+        visible: Option<&Visible<'_>>,
     ) -> Result<Option<Entry>, Arc<StoreError>> {
-        let (path, digest) = (address.path().clone(), address.digest().clone());
-        let mut found = vec![sets.get(address).await?];
-        if let Ok(image) = SetAddress::image(path.clone(), digest.clone()) {
-            found.push(sets.get(image).await?);
-        }
+        let mut found = own(sets, &address).await?;
         if found.iter().all(|set| set.entries.is_empty()) {
-            for address in self.index.find(sets, &digest).await? {
-                if found.iter().map(|set| set.entries.len()).sum::<usize>() >= SHOWN {
+            let mut looked_at = 0;
+            for below in self.index.find(sets, address.digest()).await? {
+                if found.iter().map(|set| set.entries.len()).sum::<usize>() >= SHOWN || looked_at >= LOOKED_AT {
                     break;
                 }
-                if address.path().is_within(&path) {
-                    found.push(sets.get(address).await?);
+                if !below.path().is_within(address.path()) {
+                    continue;
+                }
+                looked_at += 1;
+                let may = match visible {
+                    Some(visible) => visible(below.clone()).await,
+                    None => true,
+                };
+                if may {
+                    found.push(sets.get(below).await?);
                 }
             }
         }
         Ok(pick(&found, position))
     }
 
+    /// As [`ReleaseView::at`], of what lies at that path itself.
+    pub(super) async fn own(
+        &self,
+        sets: &SetCache,
+        address: &SetAddress,
+        position: usize,
+    ) -> Result<Option<Entry>, Arc<StoreError>> {
+        Ok(pick(&own(sets, address).await?, position))
+    }
+
+    /// Tells whether there are signatures that are shown only because there are none at the path itself.
+    pub(super) async fn below(&self, sets: &SetCache, address: &SetAddress) -> Result<bool, Arc<StoreError>> {
+        if own(sets, address).await?.iter().any(|set| !set.entries.is_empty()) {
+            return Ok(false);
+        }
+        for below in self.index.find(sets, address.digest()).await? {
+            if below.path().is_within(address.path()) && !sets.get(below.clone()).await?.entries.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Notes a set that this process has written to.
     pub(super) fn note(&self, address: &SetAddress) {
         self.index.note(address);
     }
+}
+
+/// Returns the sets at the path itself, in the order in which they are shown.
+async fn own(sets: &SetCache, address: &SetAddress) -> Result<Vec<Arc<SignatureSet>>, Arc<StoreError>> {
+    let mut found = vec![sets.get(address.clone()).await?];
+    if let Ok(image) = SetAddress::image(address.path().clone(), address.digest().clone()) {
+        found.push(sets.get(image).await?);
+    }
+    Ok(found)
 }
 
 /// Returns the entry at `position` of the union without duplicates.
@@ -142,7 +188,7 @@ impl DigestIndex {
         if let Some(found) = self.fresh(digest) {
             return Ok(found);
         }
-        self.build(sets).await?;
+        timed(StoreOperation::Walk, self.build(sets)).await?;
         Ok(self.fresh(digest).unwrap_or_default())
     }
 
@@ -206,7 +252,7 @@ mod tests {
 
         async fn seen(&self, path: &str) -> Vec<String> {
             let mut seen = Vec::new();
-            while let Some(entry) = self.view.at(&self.sets, self.release(path), seen.len() + 1).await.unwrap() {
+            while let Some(entry) = self.view.at(&self.sets, self.release(path), seen.len() + 1, None).await.unwrap() {
                 seen.push(String::from_utf8(entry.bytes.to_vec()).unwrap());
             }
             seen
@@ -260,6 +306,6 @@ mod tests {
     async fn a_failing_walk_is_a_failure() {
         let room = Room::new(&ServerConfig::default());
         room.store.fail_walks(true);
-        assert!(room.view.at(&room.sets, room.release("x"), 1).await.is_err());
+        assert!(room.view.at(&room.sets, room.release("x"), 1, None).await.is_err());
     }
 }

@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 
 use crate::image::{Digest, Repository, Tag};
-use crate::store::SignatureAddress;
+use crate::metrics::Face;
+use crate::store::{Layout, SetAddress, SignatureAddress, StorePath};
 
 /// What a path names.
 #[derive(Debug, PartialEq)]
@@ -28,6 +29,20 @@ pub(super) enum Route<'a> {
     NoExtension,
     /// Dot segments, control characters, backslashes: nothing that an upstream should ever see.
     Hostile,
+}
+
+impl Route<'_> {
+    /// Returns what answers, for counting. A token endpoint is known only by asking for it.
+    pub(super) fn face(&self) -> Face {
+        match self {
+            Self::Lookaside(address) if address.set.layout() == Layout::Release => Face::Release,
+            Self::Lookaside(_) | Self::NoLookaside => Face::Lookaside,
+            Self::Signatures(..) | Self::NoExtension => Face::Extension,
+            Self::Registry => Face::Proxy,
+            Self::Page => Face::Page,
+            Self::Other(_) | Self::Hostile => Face::Other,
+        }
+    }
 }
 
 /// Reads a path. Never fails: what is malformed has its own routes.
@@ -78,6 +93,39 @@ pub(super) fn pulled(path: &str) -> Option<&str> {
         }
     };
     is_repository(name).then_some(name)
+}
+
+/// What may be written or made below `/lookaside/`.
+#[derive(Debug, PartialEq)]
+pub(super) enum Place {
+    /// `{key}/signature-N`.
+    Signature(SignatureAddress),
+    /// `{key}/signature-new`: the next number of a set, whichever that is.
+    Next(SetAddress),
+    /// What may be a folder: a set's, or one above sets. It has the path; of a folder above, the
+    /// digest means nothing.
+    Folder(SetAddress),
+}
+
+impl Place {
+    /// Reads a path that is no signature's.
+    pub(super) fn parse(path: &str) -> Option<Self> {
+        let key = lookaside_key(path.strip_prefix("/lookaside/")?)?;
+        if let Some(set) = key.strip_suffix("/signature-new") {
+            return SetAddress::parse_key(set).ok().map(Self::Next);
+        }
+        let key = key.trim_end_matches('/');
+        let above = || StorePath::parse(key).ok().map(|path| SetAddress::release(path, Digest::sha256(b"")));
+        SetAddress::parse_key(key).ok().or_else(above).map(Self::Folder)
+    }
+
+    /// Returns where it is in the store.
+    pub(super) fn path(&self) -> &StorePath {
+        match self {
+            Self::Signature(address) => address.set.path(),
+            Self::Next(set) | Self::Folder(set) => set.path(),
+        }
+    }
 }
 
 /// Undoes what clients do to a key on its way, and nothing else.

@@ -13,7 +13,7 @@ use super::passport::Stamp;
 use super::peer::Connection;
 use super::upload::Uploads;
 use super::upstream::Upstream;
-use crate::config::{HttpOrigin, SiteConfig};
+use crate::config::{HttpOrigin, Network, ServerConfig, SiteConfig};
 use crate::store::StorePath;
 
 /// One registry.
@@ -57,6 +57,7 @@ pub(super) struct Sites {
     /// How clients call the default host, if that is configured.
     public: Option<HttpOrigin>,
     listen: SocketAddr,
+    trusted: Vec<Network>,
 }
 
 /// What stands behind the host that a client has called.
@@ -70,8 +71,16 @@ pub(super) struct Door<'a> {
 }
 
 impl Sites {
-    pub(super) fn new(sites: Vec<(SiteConfig, Site)>, public: Option<HttpOrigin>, listen: SocketAddr) -> Self {
-        let mut all = Self { default: None, hosts: HashMap::new(), paths: HashMap::new(), public, listen };
+    /// Puts them together; `top` is the whole configuration.
+    pub(super) fn new(sites: Vec<(SiteConfig, Site)>, top: &ServerConfig) -> Self {
+        let mut all = Self {
+            default: None,
+            hosts: HashMap::new(),
+            paths: HashMap::new(),
+            public: top.public_url.clone(),
+            listen: top.listen.first(),
+            trusted: top.trusted_proxies.clone(),
+        };
         for (config, site) in sites {
             let site = Arc::new(site);
             if config.name.is_empty() {
@@ -97,6 +106,11 @@ impl Sites {
         let mut sites: Vec<&Site> = self.paths.values().map(|site| &**site).collect();
         sites.sort_by(|a, b| a.name.cmp(&b.name));
         sites
+    }
+
+    /// Returns whose word about clients counts.
+    pub(super) fn trusted(&self) -> &[Network] {
+        &self.trusted
     }
 
     /// Finds what stands behind the host of a request.
@@ -145,6 +159,7 @@ impl<'a> Door<'a> {
     /// Describes who asks, for the registry that has the door.
     pub(super) fn caller(&self, headers: &HeaderMap, from: &Connection, id: u64) -> Caller {
         let client = self.client(headers, from);
-        Caller { peer: from.peer, id, client, below: None, fronted: self.is_fronted(), own: false }
+        let address = caller::address(headers, from.peer.ip(), &self.sites.trusted);
+        Caller { peer: from.peer, from: address, id, client, below: None, fronted: self.is_fronted(), own: false }
     }
 }

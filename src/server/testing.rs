@@ -28,7 +28,7 @@ use crate::image::Digest;
 use crate::registry::http::{BoxError, HttpClient, RequestBody, empty, full};
 use crate::registry::{RegistryClient, RegistryOptions};
 use crate::signature::Claim;
-use crate::store::{Appended, SetAddress, Store, StoreError, StorePath, StoredSignature};
+use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, StoredSignature};
 
 /// A store in memory that fails and waits on command.
 #[derive(Clone)]
@@ -146,6 +146,15 @@ impl Backend for FaultyStore {
                 return Err(Self::fault());
             }
             self.0.store.append(set, bytes).await
+        })
+    }
+
+    fn remove<'a>(&'a self, set: &'a SetAddress, signature: &'a Digest) -> BoxFuture<'a, Result<Removed, StoreError>> {
+        Box::pin(async move {
+            if self.0.failing.load(Ordering::SeqCst) {
+                return Err(Self::fault());
+            }
+            self.0.store.remove(set, signature).await
         })
     }
 
@@ -273,7 +282,15 @@ pub(super) fn claims() -> ClaimReader {
 
 impl Server {
     pub(super) async fn start(config: &ServerConfig, gate: Option<Arc<dyn UploadGate>>) -> Self {
-        let store = FaultyStore::default();
+        Self::over(FaultyStore::default(), config, gate).await
+    }
+
+    /// Starts another server over the same store, which remembers nothing.
+    pub(super) async fn again(self, config: &ServerConfig) -> Self {
+        Self::over(self.store.clone(), config, None).await
+    }
+
+    async fn over(store: FaultyStore, config: &ServerConfig, gate: Option<Arc<dyn UploadGate>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let app = App::over(config, Arc::new(store.clone()), claims(), |site| {

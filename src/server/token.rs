@@ -193,7 +193,7 @@ async fn ask(
         url.query_pairs_mut().extend_pairs(pairs);
         Body::Empty
     };
-    let mut parts = Upstream::stranger(if post { Method::POST } else { Method::GET }, &url, caller)?;
+    let mut parts = Upstream::stranger(if post { Method::POST } else { Method::GET }, &url, caller.id)?;
     if post {
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     }

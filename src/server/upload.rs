@@ -4,31 +4,29 @@
 //! simple signature, one for another digest, one that no client could read any more. The answer to
 //! success is exactly 201, also when the same bytes are there already (spec containers-image 3.4).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
 use http::{HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::access::{Access, Manifest};
+use super::admission::{self, Admission};
+use super::audit::{Action, Outcome, Record};
 use super::body::{Answer, Body};
-use super::cache::SetCache;
-use super::caller::{Caller, FORWARDED_FOR};
-use super::error::{Problem, Shape};
+use super::caller::Caller;
+use super::error::Problem;
 use super::extension;
 use super::inbound::ClientBody;
-use super::release::ReleaseView;
-use crate::config::{LimitConfig, ServerConfig};
+use super::permit::Credential;
+use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::json::{self, JsonError};
-use crate::signature::{BlobError, BlobKind, Claim, classify, simple_signing};
-use crate::store::{Appended, SetAddress, StoreError, StorePath};
+use crate::signature::Claim;
+use crate::store::{Appended, SetAddress, StorePath};
 
 /// Reads the claim out of an OpenPGP message without judging who signed it; the error is a reason
 /// for the uploader.
@@ -82,45 +80,13 @@ const NAME_SHOWN: usize = 64;
 
 /// Takes uploads.
 pub(super) struct Uploads {
-    pub(super) sets: Arc<SetCache>,
-    pub(super) releases: Arc<ReleaseView>,
-    claims: ClaimReader,
-    gate: Option<Arc<dyn UploadGate>>,
-    limits: LimitConfig,
+    admission: Arc<Admission>,
     prefix: StorePath,
-    /// Bodies in memory at once, of all registries together.
-    turns: Arc<Semaphore>,
-}
-
-/// The one who uploads, and what; for the audit log. No credentials.
-#[derive(Clone)]
-struct Audit {
-    who: String,
-    from: SocketAddr,
-    forwarded_for: Option<HeaderValue>,
-    name: String,
-    /// The whole name by which the client calls the repository, if it goes below a component.
-    called: Option<String>,
-    digest: Digest,
-    id: u64,
-}
-
-/// Why a well-formed signature does not get a place.
-enum NoPlace {
-    Count,
-    Size,
 }
 
 impl Uploads {
-    pub(super) fn new(
-        config: &ServerConfig,
-        sets: Arc<SetCache>,
-        releases: Arc<ReleaseView>,
-        claims: ClaimReader,
-        gate: Option<Arc<dyn UploadGate>>,
-        turns: Arc<Semaphore>,
-    ) -> Self {
-        Self { sets, releases, claims, gate, limits: config.limits.clone(), prefix: config.store_prefix.clone(), turns }
+    pub(super) fn new(config: &ServerConfig, admission: Arc<Admission>) -> Self {
+        Self { admission, prefix: config.store_prefix.clone() }
     }
 
     /// Takes one signature.
@@ -132,31 +98,26 @@ impl Uploads {
         caller: Caller,
     ) -> Result<Answer, Problem> {
         let (parts, body) = request.into_parts();
-        let audit = Audit {
-            who: user(&parts.headers),
-            from: caller.peer,
-            forwarded_for: parts.headers.get(FORWARDED_FOR).cloned(),
-            name: name.to_owned(),
-            called: caller.below.as_ref().map(|below| format!("{}/{below}/{name}", caller.client.authority())),
-            digest,
-            id: caller.id,
-        };
-        match self.receive(access, &audit, &parts.headers, &caller, body).await {
+        let (action, headers) = (Action::Add, &parts.headers);
+        let mut record = self.admission.record(action, "extension", (name, &digest), headers, &caller);
+        record.who = Some(Credential { way: "upstream", name: user(headers) });
+        match self.receive(access, &record, headers, &caller, body).await {
             Ok((address, body, turn)) => {
                 // A task of its own: once the bytes are here, the end does not depend on the client.
-                let place = location(&audit)?;
+                let place = location(name, &digest)?;
                 let (uploads, access) = (self.clone(), access.clone());
                 let stored = tokio::spawn(async move {
-                    let result = uploads.store(&access, &audit, address, body, &parts.headers, &caller).await;
-                    audit.write(result.as_ref().copied());
+                    let result = uploads.store(&access, &mut record, address, body, &parts.headers, &caller).await;
+                    let outcome = result.as_ref().map_or_else(Outcome::Failed, |appended| (*appended).into());
+                    let recorded = uploads.admission.audit.end(&record, outcome).await;
                     drop(turn);
-                    result
+                    result.and(recorded)
                 });
                 stored.await.unwrap_or(Err(Problem::Internal))?;
                 Ok(created(place))
             }
             Err(problem) => {
-                audit.write(Err(&problem));
+                self.admission.audit.end(&record, Outcome::Failed(&problem)).await?;
                 Err(problem)
             }
         }
@@ -166,118 +127,39 @@ impl Uploads {
     async fn receive(
         &self,
         access: &Arc<Access>,
-        audit: &Audit,
+        record: &Record,
         headers: &HeaderMap,
         caller: &Caller,
         body: ClientBody,
-    ) -> Result<(SetAddress, Bytes, tokio::sync::OwnedSemaphorePermit), Problem> {
-        let address = extension::address(&self.prefix, &audit.name, &audit.digest)?;
-        let too_large = || Problem::TooLarge(self.limits.upload_bytes);
-        let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > self.limits.upload_bytes as u64) {
-            return Err(too_large());
-        }
-        access.push(&audit.name, headers, caller).await?;
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| Problem::Internal)?;
-        let collected = tokio::time::timeout(
-            Duration::from_secs(self.limits.upload_seconds),
-            Limited::new(body, self.limits.upload_bytes).collect(),
-        );
-        match collected.await {
-            Ok(Ok(body)) => Ok((address, body.to_bytes(), turn)),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) | Err(_) => Err(Problem::Incomplete),
-        }
+    ) -> Result<(SetAddress, Bytes, OwnedSemaphorePermit), Problem> {
+        let address = extension::address(&self.prefix, &record.repository, &record.digest)?;
+        self.admission.announced(headers, usize::MAX)?;
+        access.push(&record.repository, headers, caller).await?;
+        let (body, turn) = self.admission.receive(body, usize::MAX).await?;
+        Ok((address, body, turn))
     }
 
     async fn store(
-        self: &Arc<Self>,
+        &self,
         access: &Access,
-        audit: &Audit,
+        record: &mut Record,
         address: SetAddress,
         body: Bytes,
         headers: &HeaderMap,
         caller: &Caller,
     ) -> Result<Appended, Problem> {
-        let message = Bytes::from(parse(&body, &audit.digest).map_err(Problem::Invalid)?);
+        let message = Bytes::from(parse(&body, &record.digest).map_err(Problem::Invalid)?);
         drop(body);
-        if access.pull(&audit.name, &audit.digest, headers, caller).await? == Manifest::Absent {
-            return Err(Problem::ManifestUnknown(audit.digest.clone()));
+        if access.pull(&record.repository, &record.digest, headers, caller).await? == Manifest::Absent {
+            return Err(Problem::ManifestUnknown(record.digest.clone()));
         }
-        let (uploads, judged) = (self.clone(), audit.clone());
-        let message = tokio::task::spawn_blocking(move || uploads.judge(&judged, &message).map(|()| message));
-        let message = message.await.unwrap_or(Err(Problem::Internal))?;
-        let digest = &audit.digest;
-        let appended = self.sets.append(&address, &message, |stored| {
-            let lengths = stored.iter().map(|s| s.bytes.len()).chain([message.len()]);
-            if stored.len() >= self.limits.signatures_per_digest {
-                Err(NoPlace::Count)
-            } else if !extension::listing_fits(extension::listing_length(digest, lengths)) {
-                Err(NoPlace::Size)
-            } else {
-                Ok(())
-            }
-        });
-        match appended.await {
-            Ok(Ok(appended)) => {
-                self.releases.note(&address);
-                Ok(appended)
-            }
-            Ok(Err(NoPlace::Count)) => Err(Problem::Denied(format!(
-                "this image has {} signatures already, and clients fail beyond; remove one first",
-                self.limits.signatures_per_digest
-            ))),
-            Ok(Err(NoPlace::Size)) => Err(Problem::Denied(
-                "with this signature the image would have more than clients read in one list (4 MiB)".to_owned(),
-            )),
-            Err(error) => {
-                tracing::error!(set = %address, error = %error, "cannot write to the store");
-                Err(store_problem(&error))
-            }
-        }
-    }
-
-    /// The part that takes computing time.
-    fn judge(&self, audit: &Audit, message: &Bytes) -> Result<(), Problem> {
-        let (repository, digest, called) = (audit.name.as_str(), &audit.digest, audit.called.as_deref());
-        let gate = self.gate.as_ref();
-        let claim = match gate {
-            Some(gate) if !gate.reads_claims(repository) => None,
-            _ => Some(self.claim(digest, message)?),
-        };
-        let Some(gate) = gate else { return Ok(()) };
-        gate.admit(&Upload { repository, called, digest, message, claim: claim.as_ref() }).map_err(|refusal| {
-            match refusal {
-                NotAdmitted::Denied(reason) => Problem::Denied(reason),
-                NotAdmitted::Unavailable(reason) => {
-                    tracing::error!(repository, %digest, reason, "the upload gate cannot judge");
-                    Problem::Gate
-                }
-            }
-        })
-    }
-
-    fn claim(&self, digest: &Digest, message: &[u8]) -> Result<Claim, Problem> {
-        let claim = (self.claims)(message).map_err(Problem::Invalid)?;
-        if claim.digest != *digest {
-            return Err(Problem::Invalid(format!("the signature is for {}, not for {digest}", claim.digest)));
-        }
-        Ok(claim)
-    }
-}
-
-fn store_problem(error: &StoreError) -> Problem {
-    match error {
-        // Another process was faster, or the limit is set higher than clients read.
-        StoreError::Full { .. } => Problem::Denied(error.to_string()),
-        error if error.is_unavailable() => Problem::Store(Shape::Registry),
-        _ => Problem::Internal,
+        self.admission.store(record, &address, message, |_| true).await
     }
 }
 
 /// Returns the address of the collection.
-fn location(audit: &Audit) -> Result<HeaderValue, Problem> {
-    let place = format!("/extensions/v2/{}/signatures/{}", audit.name, audit.digest);
+fn location(name: &str, digest: &Digest) -> Result<HeaderValue, Problem> {
+    let place = format!("/extensions/v2/{name}/signatures/{digest}");
     HeaderValue::from_str(&place).map_err(|_| Problem::Internal)
 }
 
@@ -287,29 +169,6 @@ fn created(place: HeaderValue) -> Answer {
     answer.headers_mut().insert(LOCATION, place);
     answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
     answer
-}
-
-impl Audit {
-    fn write(&self, result: Result<Appended, &Problem>) {
-        let (verdict, number, reason) = match result {
-            Ok(Appended::Created(number)) => ("stored", Some(number), None),
-            Ok(Appended::AlreadyThere(number)) => ("already there", Some(number), None),
-            Err(problem) => ("refused", None, Some(problem.reason())),
-        };
-        tracing::info!(
-            target: "countersign::audit",
-            who = self.who,
-            repository = self.name,
-            digest = %self.digest,
-            verdict,
-            number,
-            reason,
-            client = %self.from,
-            forwarded_for = self.forwarded_for.as_ref().and_then(|v| v.to_str().ok()),
-            request_id = format_args!("{:016x}", self.id),
-            "signature upload"
-        );
-    }
 }
 
 /// Names the caller without any secret.
@@ -361,20 +220,7 @@ pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Vec<u8>, String> {
     check_name(&name.ok_or("name is missing; it must be DIGEST@ANYTHING")?, digest)?;
     let content = content.filter(|c| !c.is_empty()).ok_or("content is missing")?;
     let blob = STANDARD.decode(content).map_err(|e| format!("content is no padded standard base64: {e}"))?;
-    let message = match classify(&blob) {
-        Ok(BlobKind::SimpleSigning(message)) => message,
-        Ok(BlobKind::SigstoreJson(_)) => return Err(BlobError::NotSimpleSigning.to_string()),
-        Err(error) if blob.starts_with(b"-----BEGIN PGP") => {
-            return Err(format!("ASCII armour and cleartext signatures are not accepted, only binary ones: {error}"));
-        }
-        Err(error) => return Err(error.to_string()),
-    };
-    // A message whose own first bytes read as a prefix again would be no raw signature.
-    match simple_signing(message) {
-        Ok(raw) if raw.len() == message.len() => Ok(message.to_vec()),
-        Ok(_) => Err("the content has two format prefixes".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
+    admission::message(&blob).map(<[u8]>::to_vec)
 }
 
 /// The name is the digest, one `@`, and something of the client's choice.

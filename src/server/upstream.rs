@@ -16,12 +16,11 @@ use super::error::Problem;
 use super::inbound::{ClientBody, ClientBodyError};
 use super::own::{Own, Ways};
 use super::rewrite::{self, Ends};
-use super::{scope, token};
-use crate::config::{HttpOrigin, SiteConfig};
+use super::{scope, token, trace};
+use crate::config::{HttpOrigin, Scheme, SiteConfig};
+use crate::metrics::{self, Direction, UpstreamMetrics, UpstreamOutcome};
 use crate::registry::http::{HttpClient, RequestBody, empty, full};
 use crate::registry::{RegistryClient, challenges};
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Token endpoints of registries in use, beside those that challenges name and those below `/v2/`.
 const TOKEN_PATHS: [&str; 7] =
@@ -47,6 +46,7 @@ pub(super) struct Upstream {
     pub(super) question_time: Duration,
     pub(super) ways: Ways,
     pub(super) own: Option<Own>,
+    counts: Arc<UpstreamMetrics>,
 }
 
 impl Upstream {
@@ -57,6 +57,7 @@ impl Upstream {
         let own = own.map(|client| Own::new(client, name, &origin, config.upstream_tls_verify));
         Some(Self {
             http,
+            counts: UpstreamMetrics::of(origin.authority()),
             origin,
             ways: Ways::default(),
             own,
@@ -72,6 +73,11 @@ impl Upstream {
     /// Tells whether the server has credentials of its own here.
     pub(super) fn has_own(&self) -> bool {
         self.own.is_some()
+    }
+
+    /// Tells whether it is reached without TLS.
+    pub(super) fn is_plain(&self) -> bool {
+        self.origin.scheme() == Scheme::Http
     }
 
     /// Returns the address of `path_and_query` at the upstream; the bytes stay as they are.
@@ -102,11 +108,7 @@ impl Upstream {
         set(FORWARDED_FOR, &chain);
         set(FORWARDED_PROTO, client.scheme().as_str());
         set(FORWARDED_HOST, client.authority());
-        if !headers.contains_key(REQUEST_ID)
-            && let Ok(id) = HeaderValue::from_str(&format!("{:016x}", caller.id))
-        {
-            headers.insert(REQUEST_ID, id);
-        }
+        trace::pass_on(headers, caller.id);
         if !self.keep_host {
             headers.remove(HOST);
         }
@@ -137,11 +139,12 @@ impl Upstream {
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = method;
         parts.uri = self.uri(path_and_query)?;
-        for name in [AUTHORIZATION, USER_AGENT, HOST, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, REQUEST_ID] {
+        for name in [AUTHORIZATION, USER_AGENT, HOST, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO] {
             for value in from.get_all(&name) {
                 parts.headers.append(name.clone(), value.clone());
             }
         }
+        trace::copy(from, &mut parts.headers);
         self.forward_headers(&mut parts.headers, caller);
         // What a front before several registries finds by a name of the caller's choice may be the
         // caller's own registry, and that has no say about signatures here.
@@ -160,7 +163,7 @@ impl Upstream {
     }
 
     /// Returns a request of our own to a place that the upstream named, with nobody's credentials.
-    pub(super) fn stranger(method: Method, url: &url::Url, caller: &Caller) -> Result<request::Parts, Problem> {
+    pub(super) fn stranger(method: Method, url: &url::Url, id: u64) -> Result<request::Parts, Problem> {
         let mut url = url.clone();
         url.set_fragment(None);
         let _ = url.set_username("").and_then(|()| url.set_password(None));
@@ -169,10 +172,19 @@ impl Upstream {
         parts.uri = url.as_str().parse().map_err(|_| Problem::NoSuchAddress(super::error::Shape::Registry))?;
         let agent = HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION")));
         parts.headers.insert(USER_AGENT, agent);
-        if let Ok(id) = HeaderValue::from_str(&format!("{:016x}", caller.id)) {
-            parts.headers.insert(REQUEST_ID, id);
-        }
+        trace::pass_on(&mut parts.headers, id);
         Ok(parts)
+    }
+
+    /// Asks whether it answers at all; any HTTP answer will do. The error is for the operator.
+    pub(super) async fn reach(&self, id: u64) -> Result<(), String> {
+        let ping = self.url("/v2/").and_then(|url| Self::stranger(Method::GET, &url, id));
+        let ping = ping.map_err(|problem| problem.reason())?;
+        match self.send(ping, Body::Empty).await {
+            Ok(_) => Ok(()),
+            Err(Problem::UpstreamTimeout) => Err("it does not answer in time".to_owned()),
+            Err(_) => Err("it cannot be reached; the log says why".to_owned()),
+        }
     }
 
     /// Sends a request; `silence` bounds the time in which nothing happens before the answer's head.
@@ -199,22 +211,32 @@ impl Upstream {
             Body::Full(bytes) => full(bytes),
             Body::Stream(incoming) => Watched::boxed(incoming, progress.clone()),
         };
+        let begun = Instant::now();
         let answer = self.http.send(Request::from_parts(parts, body));
         tokio::pin!(answer);
         loop {
             let quiet = progress.quiet();
             let Some(left) = self.silence.checked_sub(quiet).filter(|left| !left.is_zero()) else {
                 tracing::warn!(upstream = %self.origin, "the upstream does not answer in time");
+                self.counts.failed(UpstreamOutcome::Timeout);
                 return Err(Failure::Timeout);
             };
             match tokio::time::timeout(left, &mut answer).await {
-                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Ok(answer)) => {
+                    self.counts.answered(answer.status().as_u16(), begun.elapsed());
+                    return Ok(answer);
+                }
                 Ok(Err(error)) => {
                     if let Some(fault) = ClientBodyError::behind(&error) {
                         return Err(Failure::Client(fault.into()));
                     }
                     tracing::warn!(upstream = %self.origin, error = %chain(&error), "the upstream failed");
-                    return Err(if error.is_connect() { Failure::Unreachable } else { Failure::Broken });
+                    let (outcome, failure) = match error.is_connect() {
+                        true => (UpstreamOutcome::Unreachable, Failure::Unreachable),
+                        false => (UpstreamOutcome::Broken, Failure::Broken),
+                    };
+                    self.counts.failed(outcome);
+                    return Err(failure);
                 }
                 Err(_) => {}
             }
@@ -398,6 +420,11 @@ impl HttpBody for Watched {
         let polled = Pin::new(&mut this.inner).poll_frame(context);
         if polled.is_ready() {
             this.progress.note();
+        }
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            metrics::PROXIED_BYTES.add(Direction::Upload, data.len() as u64);
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }

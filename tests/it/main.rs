@@ -11,17 +11,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod agent;
 mod architecture;
 mod attachments;
 mod cli;
 mod corpus;
+mod deploy;
 mod differential;
 mod doctor;
 mod gate;
 mod hostile;
 mod hsm;
 mod lookaside;
+mod lookaside_write;
 mod names;
 mod openpgp;
 mod proxy;

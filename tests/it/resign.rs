@@ -230,7 +230,7 @@ fn only_what_the_old_policy_accepts_is_signed() {
     assert_eq!((ran.code, &json(&ran)["signed"]), (Some(1), &0.into()), "{ran:?}");
 }
 
-fn walk(root: &std::path::Path) -> Vec<String> {
+pub(crate) fn walk(root: &std::path::Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -1,6 +1,10 @@
 //! Re-signing from and to registries and lookasides on the web, with the real registry behind our
 //! own server, and the choices that ask the new registry.
 
+mod accounts;
+mod lookaside;
+mod tokens;
+
 use std::path::PathBuf;
 
 use countersign::image::Digest;
@@ -62,6 +66,20 @@ impl Desk {
         self.host.countersign(&[&fixed[..], &insecure, extra].concat())
     }
 
+    /// Checks a report against the ends that it names, and the new key.
+    fn audit(&self, report: &str, extra: &[&str]) -> Ran {
+        let key = keys::public("bob");
+        let fixed =
+            ["--format", "json", "resign", "audit", report, "--policy", text(&self.policy), "--tls-verify=false"];
+        self.host.countersign(&[&fixed[..], &["--new-key", text(&key)], extra].concat())
+    }
+
+    /// Writes a report that was changed.
+    fn report(&self, name: &str, report: &Value) -> String {
+        crate::resign_report::write(&self.host.path().join(name), report);
+        self.path(name)
+    }
+
     fn list(&self, lines: &str) -> String {
         text(&self.host.write("images.txt", lines)).to_owned()
     }
@@ -91,6 +109,11 @@ impl Desk {
 
 fn json(ran: &Ran) -> Value {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"))
+}
+
+/// How many files a tree has.
+fn walk_count(root: &std::path::Path) -> usize {
+    crate::resign::walk(root).len()
 }
 
 /// signed, already, unmatched, refused, failed

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Host, Ran, text};
 use crate::support::keys;
+use crate::support::web::{Said, Web};
 
 const A: char = 'a';
 
@@ -267,8 +268,90 @@ fn tampering_is_found() {
     assert_eq!(desk.audit(&edited, &[]).code, Some(2));
 }
 
+#[test]
+fn old_signatures_of_one_claim_come_to_one_end() {
+    let desk = Desk::new();
+    // The same claim by the same key in the same second would be the same signature.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    desk.sign("registry.ng.bluemix.net/b/more:1", 'b', "alice", &desk.from);
+    let state = |report: &Value| {
+        let all = report["items"].as_array().unwrap().iter();
+        let mut states: Vec<String> = all
+            .filter(|item| item["repository"] == "b/more")
+            .map(|item| item["state"].as_str().unwrap().to_owned())
+            .collect();
+        states.sort();
+        states.join(" ")
+    };
+    // The new registry does not have it: nothing is there "already".
+    let empty = Web::start(|heard| Said::new(if heard.path == "/v2/" { "200 OK" } else { "404 Not Found" }));
+    let check = ["--check", "exists", "--check-registry", &empty.address, "--to-tls-verify=false"];
+    let (path, report) = desk.report("checked.json", &check);
+    assert_eq!(state(&report), "unmatched unmatched", "{report:#}");
+    desk.right(&path);
+    // It cannot be written.
+    std::fs::create_dir_all(desk.to.join("b")).unwrap();
+    let blocked = folder(&desk.to, "b/more", 'b');
+    std::fs::write(&blocked, "in the way").unwrap();
+    let (path, report) = desk.report("blocked.json", &[]);
+    assert_eq!(state(&report), "failed failed", "{report:#}");
+    desk.right(&path);
+    std::fs::remove_file(&blocked).unwrap();
+    let (path, report) = desk.report("done.json", &[]);
+    assert_eq!(state(&report), "already signed", "{report:#}");
+    desk.right(&path);
+}
+
+#[test]
+fn a_refused_signature_by_the_new_key_is_told_of() {
+    let mut desk = Desk::new();
+    // By the new key for the old name, which the old policy does not know.
+    for name in ["registry.ng.bluemix.net/a/good:1", "registry.ng.bluemix.net/b/more:1"] {
+        desk.sign(name, if name.contains("good") { A } else { 'b' }, "carol", &desk.from);
+    }
+    desk.to = desk.from.clone();
+    let (path, report) = desk.report("job.json", &[]);
+    assert_eq!(report["totals"]["refused"], 3, "{report:#}");
+    assert_eq!(desk.right(&path)["unexplained"], 0);
+}
+
+#[test]
+fn a_report_that_cannot_be_is_told_before_the_work() {
+    let desk = Desk::new();
+    let (journal, nowhere) = (desk.path("same.json"), desk.path("nowhere/job.json"));
+    let folder = desk.path("folder.json");
+    std::fs::create_dir(&folder).unwrap();
+    for (report, said) in [(&journal, "name the same file"), (&nowhere, "No such file"), (&folder, "is a directory")] {
+        let ran = desk.resign(&["--journal", text(&journal), "--report", text(report)]);
+        assert!(ran.code == Some(2) && ran.stderr.contains(said), "{said}: {ran:?}");
+        assert!(!desk.to.join("a").exists() && !journal.exists(), "{said}");
+    }
+    std::os::unix::fs::symlink(&journal, desk.path("link.json")).unwrap();
+    desk.resign(&["--journal", text(&journal)]);
+    let ran = desk.resign(&["--journal", text(&journal), "--report", text(&desk.path("link.json"))]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("name the same file"), "{ran:?}");
+}
+
+#[test]
+fn the_policy_of_a_pipe_is_recorded_too() {
+    let desk = Desk::new();
+    let (journal, key) = (desk.path("journal"), keys::secret("carol"));
+    let run = |policy: &Path| {
+        let program = "exec \"$0\" resign --from \"$1\" --to \"$2\" --rename ibm --key \"$3\" --journal \"$4\" \
+                       --policy /dev/fd/3 3< <(cat \"$5\")";
+        let places = [env!("CARGO_BIN_EXE_countersign"), text(&desk.from), text(&desk.to), text(&key), text(&journal)];
+        std::process::Command::new("bash").args(["-c", program]).args(places).arg(policy).output().unwrap()
+    };
+    let said = run(&desk.policy);
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    let other = desk.host.signed_by_policy("other.json", &keys::public("bob"));
+    let said = run(&other);
+    let stderr = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.code() == Some(2) && stderr.contains("its policy was"), "{said:?}");
+}
+
 /// Writes a report as serde_json would not: its first member first.
-fn write(path: &Path, report: &Value) {
+pub(crate) fn write(path: &Path, report: &Value) {
     let mut members = report.as_object().unwrap().clone();
     let format = members.remove("report").unwrap();
     let items = members.remove("items").unwrap();

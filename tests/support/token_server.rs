@@ -5,7 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,7 @@ pub struct TokenServer {
     certificate: PathBuf,
     asked: Arc<Mutex<Vec<String>>>,
     _dir: tempfile::TempDir,
+    life: Arc<AtomicU64>,
 }
 
 struct Signer {
@@ -29,7 +30,11 @@ struct Signer {
     basic: String,
     serial: AtomicUsize,
     asked: Arc<Mutex<Vec<String>>>,
+    life: Arc<AtomicU64>,
 }
+
+/// The real registry takes a token that much longer than it says.
+const LEEWAY: u64 = 60;
 
 impl TokenServer {
     /// Starts one that knows one user; its thread ends with the process.
@@ -40,12 +45,14 @@ impl TokenServer {
         let certificate = dir.path().join("token.crt");
         std::fs::write(&certificate, made.pem()).unwrap();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let life = Arc::new(AtomicU64::new(300 + LEEWAY));
         let signer = Arc::new(Signer {
             key: EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pair.serialize_der()).unwrap(),
             certificate: STANDARD.encode(made.der()),
             basic: format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))),
             serial: AtomicUsize::new(0),
             asked: asked.clone(),
+            life: life.clone(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -55,12 +62,17 @@ impl TokenServer {
                 std::thread::spawn(move || signer.serve(stream));
             }
         });
-        Self { address, certificate, asked, _dir: dir }
+        Self { address, certificate, asked, life, _dir: dir }
     }
 
     /// Starts a registry that wants this server's tokens.
     pub fn registry(&self) -> DockerRegistry {
         Settings::default().token(&format!("http://{}/token", self.address), &self.certificate).start()
+    }
+
+    /// From now on the registry takes tokens for so many seconds only, whatever they are said to live.
+    pub fn shorten(&self, life: u64) {
+        self.life.store(life, Ordering::SeqCst);
     }
 
     /// The targets of all requests.
@@ -116,7 +128,7 @@ impl Signer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let header = serde_json::json!({"typ": "JWT", "alg": "ES256", "x5c": [self.certificate]});
         let claims = serde_json::json!({
-            "iss": "test", "sub": "", "aud": "test", "exp": now + 300, "nbf": now - 5, "iat": now,
+            "iss": "test", "sub": "", "aud": "test", "exp": now + self.life.load(Ordering::SeqCst) - LEEWAY, "nbf": now - 5, "iat": now,
             "jti": self.serial.fetch_add(1, Ordering::SeqCst).to_string(), "access": access,
         });
         let encode = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());

@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use super::ends::readable;
+use super::ends::{destination_of, is_redacted, reading_client, shown, source_of};
 use super::{default_jobs, parse_time};
 use crate::cli::output::{self, Answer, Format};
 use crate::cli::stream::Listing;
 use crate::image::Digest;
 use crate::policy::Policy;
 use crate::resign::report::{Head, Totals, read_head};
-use crate::resign::{self, AuditSummary, Problem};
+use crate::resign::{self, AuditSummary, Check, CheckKind, Problem, RenameMap};
 
 /// Check a report against the stores: every signature that it tells of, old and new
 #[derive(Debug, Args)]
@@ -47,6 +47,9 @@ pub struct Audit {
     /// Accept old signatures that use SHA-1 or RSA keys under 2048 bits
     #[arg(long)]
     allow_weak: bool,
+    /// Ask this registry for the instances of signed lists, whatever the new names say
+    #[arg(long, value_name = "HOST")]
+    check_registry: Option<String>,
     /// Check certificates of registries; if not, plain http is tried too
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_name = "BOOL")]
@@ -82,7 +85,11 @@ impl Audit {
         let head = read_head(&self.report)?;
         let named = |given: &Option<String>, what: &str, flag: &str| {
             let said = given.clone().or_else(|| head.job.get(what).cloned());
-            said.with_context(|| format!("the report does not name its {what}; give {flag}"))
+            let said = said.with_context(|| format!("the report does not name its {what}; give {flag}"))?;
+            if given.is_none() && is_redacted(&said) {
+                bail!("a report keeps no secrets: give the {what} {said} with them, {flag}");
+            }
+            Ok(said)
         };
         let (from, to) = (named(&self.from, "source", "--from")?, named(&self.to, "destination", "--to")?);
         let as_of = match (self.as_of, head.job.get("as-of time").map(String::as_str)) {
@@ -90,10 +97,18 @@ impl Audit {
             (None, None | Some("now")) => None,
             (None, Some(text)) => Some(text.parse().context("the report's as-of time")?),
         };
+        let (old_policy, policy) = Policy::load_with_bytes(&self.policy)?;
+        let said = |what: &str| head.job.get(what).map(String::as_str);
+        let renames = RenameMap::parse_recorded(said("rename rules").unwrap_or_default());
+        let renames = renames.context("the rename rules in the report")?;
+        let recorded = said("registry of the check").filter(|host| *host != "none").map(str::to_owned);
+        let check_registry = self.check_registry.clone().or(recorded);
+        let client = reading_client(self.tls_verify);
         let audit = resign::Audit {
-            source: readable(&from, self.tls_verify).await.context("--from")?,
-            destination: readable(&to, self.tls_verify).await.context("--to")?,
-            old_policy: Policy::load(&self.policy)?,
+            source: source_of(&from, &client).await.context("--from")?,
+            destination: destination_of(&to, &client, &renames).await.context("--to")?,
+            check: Check::new(CheckKind::Instances, client, check_registry),
+            old_policy,
             new_policy: self.new_policy()?,
             as_of: as_of.map(SystemTime::from),
             now: SystemTime::now(),
@@ -110,9 +125,10 @@ impl Audit {
         let (head, summary) = resign::audit(Arc::new(audit), &self.report, told).await?;
         broken?;
         let as_of = as_of.map_or_else(|| "when each was signed anew".to_owned(), |time| time.to_string());
-        let notes = self.notes(&head)?;
+        let notes = self.notes(&head, &policy);
         let (wrong, unknown) = (summary.wrong, summary.unknown);
-        let rest = Rest { report: self.report, source: from, destination: to, as_of, notes, summary };
+        let (source, destination) = (shown(&from), shown(&to));
+        let rest = Rest { report: self.report, source, destination, as_of, notes, summary };
         listing.end(&output::plain(&rest.text()), &rest)?;
         if unknown > 0 {
             bail!("{unknown} part(s) of the stores could not be read");
@@ -134,16 +150,15 @@ impl Audit {
     }
 
     /// What an auditor should know that is no fault of the report.
-    fn notes(&self, head: &Head) -> anyhow::Result<Vec<String>> {
+    fn notes(&self, head: &Head, policy: &[u8]) -> Vec<String> {
         let mut notes = Vec::new();
-        let policy = std::fs::read(&self.policy).with_context(|| self.policy.display().to_string())?;
-        if head.job.get("policy").is_some_and(|digest| *digest != Digest::sha256(&policy).to_string()) {
+        if head.job.get("policy").is_some_and(|digest| *digest != Digest::sha256(policy).to_string()) {
             notes.push("the old policy is not the one that the job used, byte for byte".to_owned());
         }
         if !self.allow_weak && head.job.get("weak algorithms").is_some_and(|said| said == "accepted") {
             notes.push("the job accepted weak algorithms in old signatures (--allow-weak)".to_owned());
         }
-        Ok(notes)
+        notes
     }
 }
 

@@ -13,7 +13,7 @@ use crate::resign::{
     Check, CheckKind, Choice, Destination, Discover, Endpoint, ImageFile, Listed, Lister, LookasideEnd, RegistryEnd,
     RenameMap, Source,
 };
-use crate::store::{Store, StoreOptions};
+use crate::store::{Store, StoreError, StoreOptions};
 
 /// Which images, which claims, and how to speak to registries.
 #[derive(Debug, Args)]
@@ -90,12 +90,8 @@ impl EndsArgs {
         jobs: usize,
         dry_run: bool,
     ) -> anyhow::Result<Ends> {
-        let (mut old, mut new) = (BTreeSet::new(), BTreeSet::new());
-        for rule in renames.rules() {
-            old.insert(registry_of(rule.old()));
-            new.extend(rule.new_name().map(registry_of));
-        }
-        let both: BTreeSet<String> = old.union(&new).cloned().collect();
+        let new = new_registries(renames);
+        let both = renames.rules().iter().map(|rule| registry_of(rule.old())).chain(new.iter().cloned()).collect();
         let pace = self.rate.clone().map_or_else(Pace::unlimited, |Rate(pace)| pace);
         let client = |tls_verify| {
             let options = registry_options(tls_verify, self.config_search);
@@ -121,9 +117,7 @@ impl EndsArgs {
         } else if is_web(from) {
             Endpoint::Lookaside(LookasideEnd::reader(from, client).await?)
         } else {
-            Endpoint::Tree(
-                Store::open(from, &StoreOptions { create: false, patient: true, ..StoreOptions::default() }).await?,
-            )
+            Endpoint::Tree(old_tree(from).await?)
         };
         match (at, lister) {
             (Endpoint::Tree(store), None) => Ok(Source::Tree(store)),
@@ -207,17 +201,34 @@ async fn destination(
     }
 }
 
-/// Opens a place of which one knows what to look for, to read it.
-pub async fn readable(place: &str, tls_verify: bool) -> anyhow::Result<Endpoint> {
-    let client = RegistryClient::new(registry_options(tls_verify, ConfigSearch::default()));
+/// Returns the client that reads what a report tells of.
+pub fn reading_client(tls_verify: bool) -> RegistryClient {
+    let options = registry_options(tls_verify, ConfigSearch::default());
+    RegistryClient::new(RegistryOptions { patient: true, ..options })
+}
+
+/// Opens a job's source to look at what a report tells of.
+pub async fn source_of(place: &str, client: &RegistryClient) -> anyhow::Result<Endpoint> {
+    if is_web(place) {
+        return Ok(Endpoint::Lookaside(LookasideEnd::reader(place, client).await?));
+    }
+    readable(place, client, BTreeSet::new()).await
+}
+
+/// Opens a job's destination for the same: as the job did, so that it has the same places.
+pub async fn destination_of(place: &str, client: &RegistryClient, renames: &RenameMap) -> anyhow::Result<Endpoint> {
+    if is_web(place) {
+        // With the credentials that the uploads had.
+        return Ok(Endpoint::Lookaside(LookasideEnd::deposit(place, client, 1).await?));
+    }
+    readable(place, client, new_registries(renames)).await
+}
+
+async fn readable(place: &str, client: &RegistryClient, known: BTreeSet<String>) -> anyhow::Result<Endpoint> {
     Ok(if place.starts_with("docker://") {
-        Endpoint::Registry(RegistryEnd::open(place, client, BTreeSet::new(), 1).await?)
-    } else if is_web(place) {
-        Endpoint::Lookaside(LookasideEnd::reader(place, &client).await?)
+        Endpoint::Registry(RegistryEnd::open(place, client.clone(), known, 1).await?)
     } else {
-        Endpoint::Tree(
-            Store::open(place, &StoreOptions { create: false, patient: true, ..StoreOptions::default() }).await?,
-        )
+        Endpoint::Tree(old_tree(place).await?)
     })
 }
 
@@ -231,6 +242,21 @@ pub fn shown(place: &str) -> String {
         Ok(url) if is_web(place) => redact(&url),
         _ => place.to_owned(),
     }
+}
+
+/// Opens a tree that is there.
+async fn old_tree(place: &str) -> Result<Store, StoreError> {
+    Store::open(place, &StoreOptions { create: false, patient: true, ..StoreOptions::default() }).await
+}
+
+/// Tells whether [`shown`] took a secret out of a place.
+pub fn is_redacted(place: &str) -> bool {
+    is_web(place) && place.contains("xxxxx")
+}
+
+/// The registries that new names are of.
+fn new_registries(renames: &RenameMap) -> BTreeSet<String> {
+    renames.rules().iter().filter_map(|rule| rule.new_name().map(registry_of)).collect()
 }
 
 fn registry_of(prefix: &str) -> String {
@@ -250,6 +276,7 @@ mod tests {
     fn a_journal_learns_no_secret() {
         let shown_url = shown("https://user:geheim@h.example/base?token=geheim");
         assert_eq!(shown_url, "https://user:xxxxx@h.example/base?token=xxxxx");
+        assert!(is_redacted(&shown_url) && !is_redacted("https://h.example/base"));
         assert_eq!(shown("s3://bucket/prefix"), "s3://bucket/prefix");
         assert_eq!(shown("./tree"), "./tree");
     }

@@ -5,13 +5,13 @@ mod ends;
 mod merge;
 mod preview;
 mod record;
+mod shard;
 mod tell;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use jiff::Timestamp;
 
@@ -21,7 +21,6 @@ use super::progress::Display;
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::Policy;
-use crate::resign::report::ReportForm;
 use crate::resign::{self, Job, JobIdentity, Journal, Keys, Progress, RenameFile, RenameMap, Shard};
 use ends::{EndsArgs, shown};
 use record::Record;
@@ -113,8 +112,9 @@ pub struct Resign {
     /// File that records what is settled; with it a killed job goes on where it was
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Do only part I of N of the work, split by repository, so that N processes share it
-    #[arg(long, value_name = "I/N", value_parser = parse_shard)]
+    /// Do only part I of N of the work, split by repository, so that N processes share it; `auto` in
+    /// a pod of a Kubernetes Indexed Job: JOB_COMPLETION_INDEX + 1 of COUNTERSIGN_SHARDS
+    #[arg(long, value_name = "I/N|auto", value_parser = shard::parse)]
     shard: Option<Shard>,
     /// Judge old keys and signatures as of this time (RFC 3339 or a date), for keys that have
     /// expired since; recorded in the journal
@@ -152,9 +152,9 @@ impl Resign {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
         let started = Timestamp::now();
         // Before anything else: a report that cannot be must not be found out after hours.
-        self.report.as_deref().map(ReportForm::of).transpose()?;
+        self.report.as_deref().map(|report| record::possible(report, self.journal.as_deref())).transpose()?;
         let renames = self.renames()?;
-        let old_policy = Policy::load(&self.policy)?;
+        let (old_policy, policy) = Policy::load_with_bytes(&self.policy)?;
         let keys = self.keys.load()?;
         if self.dry_run && format == Format::Text {
             output::talk(&output::plain(&preview::table(&renames, &keys)));
@@ -164,7 +164,7 @@ impl Resign {
         }
         let ends = self.ends.open(&self.from, &self.to, &renames, self.jobs, self.dry_run).await?;
         let as_of = self.as_of.map_or_else(SystemTime::now, SystemTime::from);
-        let identity = self.identity(&renames, &keys)?;
+        let identity = self.identity(&renames, &keys, &policy);
         // A dry run writes nothing, not even a journal.
         let journal = self.journal.as_deref().filter(|_| !self.dry_run);
         let journal = journal.map(|path| Journal::open(path, &identity)).transpose()?;
@@ -230,8 +230,7 @@ impl Resign {
     }
 
     /// Everything that decides what is signed. A journal goes on only for the same.
-    fn identity(&self, renames: &RenameMap, keys: &Keys) -> anyhow::Result<JobIdentity> {
-        let policy = std::fs::read(&self.policy).with_context(|| self.policy.display().to_string())?;
+    fn identity(&self, renames: &RenameMap, keys: &Keys, policy: &[u8]) -> JobIdentity {
         let rules: Vec<String> = renames.rules().iter().map(ToString::to_string).collect();
         let keys: Vec<String> = keys
             .all()
@@ -244,22 +243,15 @@ impl Resign {
             ("source", shown(&self.from)),
             ("destination", shown(&self.to)),
             ("rename rules", rules.join(" ")),
-            ("policy", Digest::sha256(&policy).to_string()),
+            ("policy", Digest::sha256(policy).to_string()),
             ("keys", keys.join(" ")),
             ("as-of time", self.as_of.map_or_else(|| "now".to_owned(), |time| time.to_string())),
             ("weak algorithms", if self.allow_weak { "accepted" } else { "refused" }.to_owned()),
             ("shard", shard),
         ];
         let pairs = pairs.into_iter().chain(self.ends.identity());
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value)).collect())
+        pairs.map(|(name, value)| (name.to_owned(), value)).collect()
     }
-}
-
-fn parse_shard(text: &str) -> Result<Shard, String> {
-    let wrong = || format!("{text:?} is not I/N with 1 <= I <= N");
-    let (index, count) = text.split_once('/').ok_or_else(wrong)?;
-    let shard = Shard { index: index.parse().map_err(|_| wrong())?, count: count.parse().map_err(|_| wrong())? };
-    if (1..=shard.count).contains(&shard.index) { Ok(shard) } else { Err(wrong()) }
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {

@@ -2,10 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::ensure;
 use jiff::Timestamp;
 
-use crate::resign::report::{self, JournalAccount, ReportError, Spool};
+use crate::resign::report::{self, JournalAccount, ReportError, ReportForm, Spool};
 use crate::resign::{Item, JobIdentity};
+
+/// Tells whether a report can be written here at all: the form, the folder, and no other file of
+/// the job at its place.
+pub(super) fn possible(report: &Path, journal: Option<&Path>) -> anyhow::Result<()> {
+    ReportForm::of(report)?;
+    let whole = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    if let Some(journal) = journal
+        && let (Ok(one), Ok(other)) = (whole(report), whole(journal))
+    {
+        ensure!(one != other, "--report and --journal name the same file {}; give each its own", report.display());
+    }
+    report::writable(report)?;
+    Ok(())
+}
 
 /// What becomes a report when the job ends.
 pub(super) struct Record {

@@ -50,6 +50,7 @@ mod tests {
         let item = Item {
             repository: "birds/bluebird".to_owned(),
             digest: Some(Digest::sha256(b"x")),
+            list: None,
             blob: None,
             old_reference: Some("old.example/birds/bluebird:1".to_owned()),
             new_reference: Some("new.example/birds/bluebird:1".to_owned()),

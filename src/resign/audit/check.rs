@@ -1,136 +1,133 @@
-//! One image of a report against the stores.
+//! One image of a report against the stores, and against the new registry where only that can tell.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use super::stores::{Blobs, Stores, is_signature};
 use super::{Desk, Found, Problem};
-use crate::image::{Digest, Reference};
+use crate::image::Reference;
 use crate::lookup::{OpenPgp, Unverified, vouched};
-use crate::resign::endpoint::EndpointError;
+use crate::resign::choice::sibling;
 use crate::resign::item::{Item, State};
 use crate::resign::vouch::{Finding, Vouched, judge};
-use crate::store::{Layout, SetAddress, StorePath};
+use crate::store::SetAddress;
 
-type Blobs = HashMap<String, Bytes>;
-
-fn by_hash(blobs: Vec<Bytes>) -> Blobs {
-    blobs.into_iter().map(|blob| (Digest::sha256(&blob).hex().to_owned(), blob)).collect()
+/// What only the registry of the new name can tell of an item.
+struct Question {
+    item: Item,
+    new: Reference,
 }
 
 /// Checks the items of one image.
 pub(super) async fn group(desk: Arc<Desk>, items: Vec<Item>) -> Found {
-    let mut found = Found::default();
-    let mut unknown = |item: &Item, store: &str, error: &EndpointError| {
-        found
-            .problems
-            .push(Problem { unknown: true, ..Problem::of(item, format!("cannot read the {store}: {error}")) });
-    };
-    let Some(first) = items.first() else { return found };
-    let mut old: Vec<(SetAddress, Blobs)> = Vec::new();
-    for set in sources(&items) {
-        match desk.audit.source.signatures(&set).await {
-            Ok(blobs) => old.push((set, by_hash(blobs))),
-            Err(error) => {
-                unknown(first, "source", &error);
-                return found;
-            }
-        }
-    }
-    let mut new: BTreeMap<String, Blobs> = BTreeMap::new();
-    let mut unread = BTreeSet::new();
-    for item in items.iter().filter(|item| is_signature(item)) {
-        let place = item.place.clone().unwrap_or_default();
-        // A place that cannot be is told by the check of the item.
-        let Ok(set) = SetAddress::parse_key(&place) else { continue };
-        if new.contains_key(&place) || unread.contains(&place) {
-            continue;
-        }
-        match desk.audit.destination.signatures(&set).await {
-            Ok(blobs) => drop(new.insert(place, by_hash(blobs))),
-            Err(error) => {
-                unknown(item, "destination", &error);
-                unread.insert(place);
-            }
-        }
-    }
+    let mut problems = Vec::new();
+    let stores = Stores::read(&desk.audit, &items, &mut problems).await;
+    let judging = desk.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let check = Check { desk: &desk, old: &old, new: &new };
-        for item in items.iter().filter(|item| !unread.contains(item.place.as_deref().unwrap_or_default())) {
-            found.problems.extend(check.item(item).into_iter().map(|what| Problem::of(item, what)));
+        let check = Check { desk: &judging, stores: &stores };
+        let (mut problems, mut questions) = (Vec::new(), Vec::new());
+        for item in items.iter().filter(|item| stores.has_all_of(item)) {
+            let (wrong, question) = check.item(item);
+            problems.extend(wrong.into_iter().map(|what| Problem::of(item, what)));
+            questions.extend(question);
         }
-        found.unexplained = check.unexplained(&items);
-        found
+        let unexplained = check.unexplained(&items);
+        (Found { problems, unexplained }, questions)
     });
-    match work.await {
-        Ok(found) => found,
+    let (mut found, questions) = match work.await {
+        Ok(done) => done,
         Err(stopped) => {
             let problem = Problem { unknown: true, ..Problem::of_report(format!("a check stopped: {stopped}")) };
-            Found { problems: vec![problem], ..Found::default() }
+            (Found { problems: vec![problem], ..Found::default() }, Vec::new())
         }
-    }
-}
-
-fn is_signature(item: &Item) -> bool {
-    matches!(item.state, State::Signed | State::Already)
-}
-
-/// Where the old signatures of an image may lie: the report tells path and digest, not the layout.
-fn sources(items: &[Item]) -> Vec<SetAddress> {
-    let Some(first) = items.first() else { return Vec::new() };
-    let (Ok(path), Some(digest)) = (StorePath::parse(&first.repository), &first.digest) else { return Vec::new() };
-    let release = SetAddress::release(path.clone(), digest.clone());
-    let is_release = |item: &Item| {
-        let place = item.place.as_deref().and_then(|place| SetAddress::parse_key(place).ok());
-        place.is_some_and(|place| place.layout() == Layout::Release)
     };
-    if items.iter().any(is_release) {
-        return vec![release];
+    found.problems.append(&mut problems);
+    for question in questions {
+        found.problems.extend(ask(&desk, &question).await);
     }
-    let image = SetAddress::image(path, digest.clone()).ok();
-    // All of them were refused: it may have been either.
-    let either = (!items.iter().any(is_signature)).then_some(release);
-    image.into_iter().chain(either).collect()
+    found
 }
+
+/// Asks the registry of the new name.
+async fn ask(desk: &Desk, Question { item, new }: &Question) -> Option<Problem> {
+    let check = &desk.audit.check;
+    let (digest, list) = (item.digest.as_ref()?, item.list.as_ref());
+    let answer = match list {
+        Some(list) => check.names(new, list, digest).await.map(|named| match named {
+            Some(true) => None,
+            Some(false) => Some(Problem::of(item, format!("it is no instance of the signed list {list}"))),
+            None => {
+                let what = format!("the new registry no longer has the list {list} with all that it names");
+                Some(Problem::unknown(item, format!("{what}, so whether it is an instance cannot be told")))
+            }
+        }),
+        None => check
+            .refuses(new, digest)
+            .await
+            .map(|refused| (!refused).then(|| Problem::of(item, NOT_REFUSED.to_owned()))),
+    };
+    answer.unwrap_or_else(|error| {
+        let what = format!("cannot ask the new registry: {error}");
+        Some(if error.is_final() { Problem::of(item, what) } else { Problem::unknown(item, what) })
+    })
+}
+
+const NOT_REFUSED: &str = "the report says that it was refused, but the old policy accepts it";
 
 struct Check<'a> {
     desk: &'a Desk,
-    old: &'a [(SetAddress, Blobs)],
-    new: &'a BTreeMap<String, Blobs>,
+    stores: &'a Stores,
 }
 
 impl Check<'_> {
-    /// Says what is wrong with an item.
-    fn item(&self, item: &Item) -> Vec<String> {
-        let mut wrong = self.judged(item);
+    /// Says what is wrong with an item, and what is still to be asked.
+    fn item(&self, item: &Item) -> (Vec<String>, Option<Question>) {
+        let (mut wrong, question) = self.judged(item);
         wrong.extend(self.time(item));
-        wrong
+        (wrong, question)
     }
 
-    fn judged(&self, item: &Item) -> Vec<String> {
+    fn judged(&self, item: &Item) -> (Vec<String>, Option<Question>) {
+        let question = |vouched: Vouched| Some(Question { item: item.clone(), new: vouched.new });
         match item.state {
-            State::Signed | State::Already => match self.old_signature(item) {
-                Ok(vouched) => {
-                    let mut wrong = self.differences(item, &vouched);
-                    wrong.extend(self.new_signatures(item, &vouched));
-                    wrong
+            State::Signed | State::Already => match self.placed(item) {
+                Ok((vouched, place)) => {
+                    let mut wrong = self.differences(item, &vouched, &place);
+                    wrong.extend(self.new_signatures(item, &vouched, &place));
+                    (wrong, item.list.as_ref().and_then(|_| question(vouched)))
                 }
-                Err(wrong) => vec![wrong],
+                Err(wrong) => (vec![wrong], None),
             },
-            State::Refused => match self.old_signature(item) {
-                Ok(_) => vec!["the report says that it was refused, but the old policy accepts it".to_owned()],
-                Err(_) => Vec::new(),
+            // What was refused for its place would be so again.
+            State::Refused => match self.placed(item).map(|(vouched, _)| vouched) {
+                Ok(vouched) if self.desk.asks_for_instances() && item.list.is_none() => (Vec::new(), question(vouched)),
+                Ok(_) => (vec![NOT_REFUSED.to_owned()], None),
+                Err(_) => (Vec::new(), None),
             },
-            State::Failed | State::Unmatched => Vec::new(),
+            State::Failed | State::Unmatched => (Vec::new(), None),
         }
+    }
+
+    /// Judges the old signature, and finds out where the new ones belong.
+    fn placed(&self, item: &Item) -> Result<(Vouched, SetAddress), String> {
+        let vouched = self.old_signature(item)?;
+        let mut place = self.desk.audit.destination.place_of(&vouched)?;
+        if let (Some(_), Some(instance)) = (&item.list, &item.digest) {
+            place = sibling(&place, instance).ok_or_else(|| format!("{instance} has no place beside {place}"))?;
+        }
+        Ok((vouched, place))
     }
 
     /// Judges the old signature anew.
     fn old_signature(&self, item: &Item) -> Result<Vouched, String> {
         let hash = item.blob.as_deref().ok_or("the report does not say which old signature it was")?;
-        let found = self.old.iter().find_map(|(set, blobs)| Some((set, blobs.get(hash)?)));
+        // An instance has the old signature of its list, and no other digest's.
+        let signed = item.signed_digest().ok_or("the report does not say of which image")?;
+        let of_image = self.stores.old.iter().filter(|(set, _)| set.digest() == signed);
+        let found = of_image.map(|(set, blobs)| (set, blobs.get(hash))).find_map(|(set, blob)| Some((set, blob?)));
         let (set, blob) = found.ok_or_else(|| format!("the old signature {hash} is not in the source"))?;
         let judge_by =
             |mechanism: &OpenPgp| match judge(blob, set, &self.desk.renames, &self.desk.audit.old_policy, mechanism) {
@@ -161,11 +158,11 @@ impl Check<'_> {
     }
 
     /// Compares what the report says with what was found out.
-    fn differences(&self, item: &Item, vouched: &Vouched) -> Vec<String> {
+    fn differences(&self, item: &Item, vouched: &Vouched, place: &SetAddress) -> Vec<String> {
         let facts = [
             ("old name", &item.old_reference, vouched.old.to_string()),
             ("new name", &item.new_reference, vouched.new.to_string()),
-            ("place", &item.place, vouched.place.to_string()),
+            ("place", &item.place, place.to_string()),
             ("rule", &item.rule, vouched.rule.clone()),
             ("old signer", &item.signer, vouched.signer.clone()),
             ("policy scope", &item.scope, vouched.scope.clone()),
@@ -180,14 +177,13 @@ impl Check<'_> {
     }
 
     /// Verifies the new signatures.
-    fn new_signatures(&self, item: &Item, vouched: &Vouched) -> Vec<String> {
+    fn new_signatures(&self, item: &Item, vouched: &Vouched, place: &SetAddress) -> Vec<String> {
         let mut wrong = Vec::new();
         let wanted = self.desk.keys_for(vouched.new.repository().as_str());
-        let place = vouched.place.to_string();
         let none = Blobs::new();
         // The place that the report gives, as long as it is one; that it is the right one is
         // checked beside this.
-        let blobs = item.place.as_ref().and_then(|place| self.new.get(place)).unwrap_or(&none);
+        let blobs = item.place.as_ref().and_then(|place| self.stores.new.get(place)).unwrap_or(&none);
         if item.state == State::Already && item.new_blobs.is_empty() && item.signed_by.is_empty() {
             // Another old signature of the image gave the new name its signatures.
             let by: BTreeSet<String> =
@@ -247,7 +243,7 @@ impl Check<'_> {
             self.desk.keys.values().flatten().any(|key| *key == signer).then_some(())
         };
         let mut found = Vec::new();
-        for (place, blobs) in self.new {
+        for (place, blobs) in &self.stores.new {
             for (hash, blob) in blobs.iter().filter(|(hash, _)| !told.contains(hash)) {
                 if by_us(blob).is_some() {
                     found.push((hash.clone(), place.clone()));

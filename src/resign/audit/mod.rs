@@ -8,6 +8,7 @@
 //! of their own image do not explain. A second reading decides about them.
 
 mod check;
+mod stores;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+use super::choice::Check;
 use super::endpoint::Endpoint;
 use super::item::{Item, State};
 use super::journal::{ItemKey, item_key};
@@ -56,6 +58,9 @@ pub struct Audit {
     pub source: Endpoint,
     /// Where the new ones should be.
     pub destination: Endpoint,
+    /// Asks the registries of the new names whether a list has an instance; of kind
+    /// [`CheckKind::Instances`](super::CheckKind::Instances).
+    pub check: Check,
     /// The policy that old signatures must satisfy.
     pub old_policy: Policy,
     /// The policy that new signatures must satisfy, each for its new name.
@@ -88,6 +93,10 @@ pub struct Problem {
 impl Problem {
     fn of_report(what: String) -> Self {
         Self { image: String::new(), name: String::new(), blob: None, what, unknown: false }
+    }
+
+    fn unknown(item: &Item, what: String) -> Self {
+        Self { unknown: true, ..Self::of(item, what) }
     }
 
     fn of(item: &Item, what: String) -> Self {
@@ -215,7 +224,8 @@ pub async fn audit(
         let again = {
             let (path, suspects) = (path.to_owned(), read.suspects);
             let left = std::mem::take(&mut unexplained);
-            tokio::task::spawn_blocking(move || second_reading(&path, suspects, left)).await??
+            let audit = audit.clone();
+            tokio::task::spawn_blocking(move || second_reading(&path, suspects, left, &audit.source)).await??
         };
         for item in &again.doubled {
             count(&Problem::of(item, "the report tells of this old signature more than once".to_owned()));
@@ -292,6 +302,7 @@ fn second_reading(
     path: &Path,
     mut suspects: HashMap<ItemKey, u64>,
     unexplained: HashMap<ItemKey, String>,
+    source: &Endpoint,
 ) -> Result<Again, ReportError> {
     let mut again = Again { unexplained, ..Again::default() };
     if suspects.is_empty() && again.unexplained.is_empty() {
@@ -307,6 +318,13 @@ fn second_reading(
         let place = item.place.as_deref().unwrap_or_default();
         for hash in item.new_blobs.iter().chain(&item.blob) {
             again.unexplained.remove(&item_key("", place, hash));
+        }
+        // What was refused has no new place; where both stores are one, it lies at its old one.
+        if let Some(hash) = &item.blob {
+            let digest = item.list.as_ref().or(item.digest.as_ref());
+            for old in digest.map(|digest| stores::sources(source, &item, digest)).unwrap_or_default() {
+                again.unexplained.remove(&item_key("", &old.to_string(), hash));
+            }
         }
         Ok(())
     })?;
@@ -327,6 +345,11 @@ fn job_keys(text: &str) -> BTreeMap<Option<String>, Vec<String>> {
 }
 
 impl Desk {
+    /// Tells whether the job asked the new registry for the instances of signed lists.
+    fn asks_for_instances(&self) -> bool {
+        self.head.job.get("check").is_some_and(|kind| kind == "instances")
+    }
+
     /// Returns the keys that sign a new name, as [`super::Keys`] would.
     fn keys_for(&self, repository: &str) -> &[String] {
         let mut prefix = Some(repository);

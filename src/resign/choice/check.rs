@@ -7,16 +7,12 @@ use std::time::Duration;
 
 use crate::image::{Digest, ManifestError, ManifestKind, Reference, ReferenceError, Repository, inspect_list, kind};
 use crate::registry::{FetchedManifest, RegistryClient, RegistryError, Selector};
-use crate::resign::journal::{ItemKey, item_key};
-use crate::store::SetAddress;
 
 /// How many manifests one signed list may name, those in its lists included.
 const MOST_INSTANCES: usize = 2000;
-/// How long a tag's digest is taken for current.
-const TAG_LIFE: Duration = Duration::from_secs(300);
-const TAGS_KEPT: u64 = 4096;
-/// New claims that are remembered as being made; more than can be under way at a time.
-const CLAIMS_KEPT: u64 = 200_000;
+/// How long what a tag or list is is taken for current.
+const LIFE: Duration = Duration::from_secs(300);
+const MANIFESTS_KEPT: u64 = 4096;
 
 /// What is asked of the new registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +45,7 @@ pub struct Check {
     client: RegistryClient,
     /// Where the new names are served, if not where they say.
     registry: Option<String>,
-    tags: moka::future::Cache<String, Arc<Option<Current>>>,
-    claims: moka::future::Cache<ItemKey, ()>,
+    manifests: moka::future::Cache<String, Arc<Option<Current>>>,
 }
 
 /// What a tag points at.
@@ -59,6 +54,8 @@ struct Current {
     digest: Digest,
     /// Everything that it names, if it is a list.
     members: BTreeSet<Digest>,
+    /// No list within it is missing, so that these are all.
+    whole: bool,
 }
 
 /// The answer for one claim.
@@ -81,7 +78,7 @@ pub(super) type Known = HashMap<String, Verdict>;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum CheckError {
+pub(in crate::resign) enum CheckError {
     #[error(transparent)]
     Registry(#[from] Arc<RegistryError>),
     #[error("{repository}@{digest}: {source}")]
@@ -90,6 +87,13 @@ pub(super) enum CheckError {
     TooMany { repository: Repository, digest: Digest },
     #[error("{name:?}: {source}")]
     Name { name: String, source: ReferenceError },
+}
+
+impl CheckError {
+    /// Tells whether it will not be otherwise another time.
+    pub(in crate::resign) fn is_final(&self) -> bool {
+        matches!(self, Self::List { .. } | Self::TooMany { .. })
+    }
 }
 
 impl From<RegistryError> for CheckError {
@@ -106,8 +110,7 @@ impl Check {
             kind,
             client,
             registry,
-            tags: moka::future::Cache::builder().max_capacity(TAGS_KEPT).time_to_live(TAG_LIFE).build(),
-            claims: moka::future::Cache::builder().max_capacity(CLAIMS_KEPT).build(),
+            manifests: moka::future::Cache::builder().max_capacity(MANIFESTS_KEPT).time_to_live(LIFE).build(),
         }
     }
 
@@ -126,8 +129,7 @@ impl Check {
         let repository = self.repository(new)?;
         if let (CheckKind::Current, Some(tag)) = (self.kind, new.tag()) {
             let name = format!("{repository}:{tag}");
-            let current =
-                self.tags.try_get_with_by_ref(&name, self.current(&repository, tag)).await.map_err(|e| (*e).clone())?;
+            let current = self.current(&name, &repository, Selector::Tag(tag)).await?;
             return Ok(match current.as_ref() {
                 Some(current) if current.digest == *digest || current.members.contains(digest) => Verdict::SIGN,
                 Some(current) => Verdict::Leave(format!("{name} now is {}", current.digest)),
@@ -143,22 +145,39 @@ impl Check {
             _ => Ok(gone(&repository, digest)),
         };
         let verdict = match verdict {
-            // These will not be otherwise another time.
-            Err(error @ (CheckError::List { .. } | CheckError::TooMany { .. })) => Verdict::Refuse(error.to_string()),
+            Err(error) if error.is_final() => Verdict::Refuse(error.to_string()),
             other => other?,
         };
         known.insert(repository.as_str().to_owned(), verdict.clone());
         Ok(verdict)
     }
 
-    /// Tells whether nobody else of this run makes the same claim at the same place: a list's
-    /// instance may have old signatures of its own, or be in a second list.
-    pub(super) async fn is_first(&self, place: &SetAddress, new: &Reference) -> bool {
-        if self.kind != CheckKind::Instances {
-            return true;
-        }
-        let key = item_key(&place.to_string(), &new.to_string(), "");
-        self.claims.entry(key).or_insert(()).await.is_fresh()
+    /// Tells whether a list names an instance, itself or through a list in it; `None` if the
+    /// registry of the new name no longer has the list, or not all of it.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub(in crate::resign) async fn names(
+        &self,
+        new: &Reference,
+        list: &Digest,
+        instance: &Digest,
+    ) -> Result<Option<bool>, CheckError> {
+        let repository = self.repository(new)?;
+        let name = format!("{repository}@{list}");
+        let current = self.current(&name, &repository, Selector::Digest(list)).await?;
+        let Some(list) = current.as_ref() else { return Ok(None) };
+        let named = list.members.contains(instance);
+        Ok((named || list.whole).then_some(named))
+    }
+
+    /// Tells whether a claim that the old policy accepts is refused for what the new registry has
+    /// under its digest.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub(in crate::resign) async fn refuses(&self, new: &Reference, digest: &Digest) -> Result<bool, CheckError> {
+        Ok(matches!(self.look(new, digest, &mut Known::default()).await?, Verdict::Refuse(_)))
     }
 
     fn repository(&self, new: &Reference) -> Result<Repository, CheckError> {
@@ -167,20 +186,27 @@ impl Check {
         Repository::parse(&name).map_err(|source| CheckError::Name { name, source })
     }
 
+    /// What a manifest is and names; known under `name` for a while.
     async fn current(
         &self,
+        name: &str,
         repository: &Repository,
-        tag: &crate::image::Tag,
+        selector: Selector<'_>,
     ) -> Result<Arc<Option<Current>>, CheckError> {
-        let manifest = match self.client.manifest(repository, Selector::Tag(tag)).await {
-            Ok(manifest) => manifest,
-            Err(error) if error.is_not_found() => return Ok(Arc::new(None)),
-            Err(error) => return Err(error.into()),
+        let ask = async {
+            let manifest = match self.client.manifest(repository, selector).await {
+                Ok(manifest) => manifest,
+                Err(error) if error.is_not_found() => return Ok(Arc::new(None)),
+                Err(error) => return Err(CheckError::from(error)),
+            };
+            let digest = manifest.digest.clone();
+            // Whether the list has it is all that the question is about.
+            let members = self.members(repository, manifest, false).await?;
+            let whole = members.absent.is_empty();
+            let members = members.present.into_iter().chain(members.absent).collect();
+            Ok(Arc::new(Some(Current { digest, members, whole })))
         };
-        let digest = manifest.digest.clone();
-        let members = self.members(repository, manifest).await?;
-        let members = members.present.into_iter().chain(members.absent).collect();
-        Ok(Arc::new(Some(Current { digest, members })))
+        self.manifests.try_get_with_by_ref(name, ask).await.map_err(|error| (*error).clone())
     }
 
     async fn with_instances(&self, repository: &Repository, digest: &Digest) -> Result<Verdict, CheckError> {
@@ -189,13 +215,13 @@ impl Check {
             Err(error) if error.is_not_found() => return Ok(gone(repository, digest)),
             Err(error) => return Err(error.into()),
         };
-        let Members { present, absent } = self.members(repository, manifest).await?;
+        let Members { present, absent } = self.members(repository, manifest, true).await?;
         Ok(Verdict::Sign { instances: present, absent })
     }
 
     /// All that a list names, itself and through lists in it; nothing for an image. Hashes cannot
-    /// run in a circle, and each is followed once.
-    async fn members(&self, repository: &Repository, top: FetchedManifest) -> Result<Members, CheckError> {
+    /// run in a circle, and each is followed once. Images are only asked for if `ask`.
+    async fn members(&self, repository: &Repository, top: FetchedManifest, ask: bool) -> Result<Members, CheckError> {
         let (mut members, mut seen) = (Members::default(), BTreeSet::from([top.digest.clone()]));
         let mut lists = vec![top];
         while let Some(list) = lists.pop() {
@@ -215,29 +241,24 @@ impl Check {
                 if seen.len() > MOST_INSTANCES {
                     return Err(CheckError::TooMany { repository: repository.clone(), digest: list.digest });
                 }
-                if self.member(repository, &entry.digest, entry.may_be_list(), &mut lists).await? {
-                    members.present.push(entry.digest);
+                let there = if entry.may_be_list() {
+                    self.inner_list(repository, &entry.digest, &mut lists).await?
                 } else {
-                    members.absent.push(entry.digest);
-                }
+                    !ask || self.client.manifest_exists(repository, Selector::Digest(&entry.digest)).await?
+                };
+                if there { &mut members.present } else { &mut members.absent }.push(entry.digest);
             }
         }
         Ok(members)
     }
 
-    /// Tells whether a member is there, and keeps it if it may be a list.
-    async fn member(
+    /// Tells whether a member that may be a list is there, and keeps it.
+    async fn inner_list(
         &self,
         repository: &Repository,
         digest: &Digest,
-        may_be_list: bool,
         lists: &mut Vec<FetchedManifest>,
     ) -> Result<bool, CheckError> {
-        if !may_be_list {
-            // Whether the tag's list has it is all that the other question is about.
-            let asked = self.kind == CheckKind::Instances;
-            return Ok(!asked || self.client.manifest_exists(repository, Selector::Digest(digest)).await?);
-        }
         match self.client.manifest(repository, Selector::Digest(digest)).await {
             Ok(manifest) => lists.push(manifest),
             Err(error) if error.is_not_found() => return Ok(false),

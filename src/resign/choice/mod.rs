@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use super::item::{Item, State};
 use super::vouch::Vouched;
-use crate::store::SetAddress;
+use crate::image::Digest;
+use crate::store::{Layout, SetAddress};
 
 pub use check::{Check, CheckKind};
 pub(super) use newest::{Newest, settle};
@@ -31,7 +32,16 @@ pub struct Choice {
 }
 
 /// The new signatures that an image's old ones vouch for, by their place.
-pub(super) type Wanted = BTreeMap<SetAddress, Vec<(Item, Vouched)>>;
+pub(super) type Wanted = BTreeMap<SetAddress, Vec<Candidate>>;
+
+/// A new claim that somebody vouches for.
+pub(super) struct Candidate {
+    pub(super) item: Item,
+    pub(super) vouched: Vouched,
+    /// The accounts of further old signatures that vouch for the same claim: what becomes of it
+    /// becomes of them.
+    pub(super) others: Vec<Item>,
+}
 
 impl Choice {
     /// Tells whether what the journal says is settled need not be looked at again. A line for a
@@ -47,39 +57,31 @@ impl Choice {
         let mut chosen = Wanted::new();
         let mut settled = Vec::new();
         let mut known = check::Known::default();
-        for (place, claims) in wanted {
-            for (item, vouched) in claims {
-                let told = |state, reason| Item { state, reason: Some(reason), ..item.clone() };
-                match check.look(&vouched.new, place.digest(), &mut known).await {
-                    Ok(check::Verdict::Leave(reason)) => settled.push(told(State::Unmatched, reason)),
-                    Ok(check::Verdict::Refuse(reason)) => settled.push(told(State::Refused, reason)),
-                    Err(error) => {
-                        settled.push(told(State::Failed, format!("cannot ask the new registry: {error}")));
-                    }
+        for (place, candidates) in wanted {
+            for candidate in candidates {
+                let (state, reason) = match check.look(&candidate.vouched.new, place.digest(), &mut known).await {
+                    Ok(check::Verdict::Leave(reason)) => (State::Unmatched, reason),
+                    Ok(check::Verdict::Refuse(reason)) => (State::Refused, reason),
+                    Err(error) => (State::Failed, format!("cannot ask the new registry: {error}")),
                     Ok(check::Verdict::Sign { instances, absent }) => {
+                        let Candidate { item, vouched, .. } = &candidate;
+                        let of_list = |digest| Item { digest: Some(digest), list: item.digest.clone(), ..item.clone() };
                         for digest in instances {
                             let Some(at) = sibling(&place, &digest) else { continue };
-                            let item = Item { digest: Some(digest), place: Some(at.to_string()), ..item.clone() };
-                            if check.is_first(&at, &vouched.new).await {
-                                chosen.entry(at).or_default().push((item, vouched.clone()));
-                            } else {
-                                let reason = "another list or signature of this job makes the same claim".to_owned();
-                                settled.push(Item { state: State::Already, reason: Some(reason), ..item });
-                            }
+                            let item = Item { place: Some(at.to_string()), ..of_list(digest) };
+                            let instance = Candidate { item, vouched: vouched.clone(), others: Vec::new() };
+                            chosen.entry(at).or_default().push(instance);
                         }
                         settled.extend(absent.into_iter().map(|digest| {
                             let reason = "an instance of a signed list that the new registry does not have".to_owned();
-                            let (digest, state) = (Some(digest), State::Unmatched);
-                            Item { digest, state, place: None, reason: Some(reason), ..item.clone() }
+                            Item { state: State::Unmatched, place: None, reason: Some(reason), ..of_list(digest) }
                         }));
-                        if check.is_first(&place, &vouched.new).await {
-                            chosen.entry(place.clone()).or_default().push((item, vouched));
-                        } else {
-                            let reason = "a signed list of this job makes the same claim".to_owned();
-                            settled.push(told(State::Already, reason));
-                        }
+                        chosen.entry(place.clone()).or_default().push(candidate);
+                        continue;
                     }
-                }
+                };
+                let told = |item| Item { state, reason: Some(reason.clone()), ..item };
+                settled.extend(std::iter::once(candidate.item).chain(candidate.others).map(told));
             }
         }
         (chosen, settled)
@@ -87,8 +89,7 @@ impl Choice {
 }
 
 /// The place of another digest in the same repository.
-fn sibling(place: &SetAddress, digest: &crate::image::Digest) -> Option<SetAddress> {
-    use crate::store::Layout;
+pub(super) fn sibling(place: &SetAddress, digest: &Digest) -> Option<SetAddress> {
     match place.layout() {
         Layout::Image => SetAddress::image(place.path().clone(), digest.clone()).ok(),
         Layout::Release => Some(SetAddress::release(place.path().clone(), digest.clone())),

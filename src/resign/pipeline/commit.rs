@@ -82,7 +82,7 @@ async fn append(shared: Arc<Shared>, prepared: Vec<Prepared>) -> Vec<Result<Grou
     let mut stopped = Vec::new();
     let (mut waiting, mut batch) = (Vec::new(), Vec::new());
     for one in prepared {
-        let Ready { settled, unwritten, resumed, refused_before, room } = match one {
+        let Ready { settled, unwritten, resumed, refused_before, waiting: _, room } = match one {
             Ok(ready) => ready,
             Err(error) => {
                 stopped.push(Err(error));
@@ -108,8 +108,7 @@ async fn append(shared: Arc<Shared>, prepared: Vec<Prepared>) -> Vec<Result<Grou
                 item.reason = Some(format!("cannot write: {e}"));
             }
         }
-        drop(turn);
-        group.items.push(item);
+        group.items.extend(turn.end(item));
     }
     std::iter::once(Ok(group)).chain(stopped).collect()
 }

@@ -1,6 +1,7 @@
 //! Work for the processors: fetch, judge, compare and sign, for many images at once.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -12,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::{Job, ResignError};
 use crate::image::{Digest, Reference};
 use crate::openpgp::{self, VerifyOptions};
-use crate::resign::choice::{self, Newest, Wanted};
+use crate::resign::choice::{self, Candidate, Newest, Wanted};
 use crate::resign::endpoint::{Destination, EndpointError, Image, Left, Source, Why};
 use crate::resign::item::{Item, State};
 use crate::resign::journal::{ItemKey, Journal, item_key};
@@ -38,6 +39,8 @@ pub(super) struct Ready {
     pub(super) resumed: u64,
     /// How many of them it refused.
     pub(super) refused_before: u64,
+    /// How many items wait for what becomes of others.
+    pub(super) waiting: usize,
     /// Their room in memory, until they are settled for good.
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
@@ -51,28 +54,64 @@ pub(super) struct Unwritten {
     pub(super) turn: Turn,
 }
 
-/// The new claims that are being made at this moment. The same claim may be vouched for by images
-/// in several places of the source (both names of a moved registry), and is made once.
+/// The new claims that are being made at this moment. The same claim may be vouched for by several
+/// signatures of an image, also in several places of the source (both names of a moved registry),
+/// or as a list's instance. It is made once, and the others wait to hear what became of it: none is
+/// said to be there before it is.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashSet<ItemKey>>);
+pub(super) struct Turns(Mutex<HashMap<ItemKey, Vec<Item>>>);
 
 /// The right to make one new claim, until dropped.
 pub(super) struct Turn {
     turns: Arc<Turns>,
     claim: ItemKey,
+    ended: bool,
 }
 
 impl Turns {
-    fn take(self: &Arc<Self>, place: &SetAddress, name: &Reference) -> Option<Turn> {
-        let claim = item_key(&place.to_string(), &name.to_string(), "");
+    /// Takes the turn for a candidate, or has it wait for whoever makes the same claim.
+    fn take(self: &Arc<Self>, place: &SetAddress, candidate: Candidate) -> Option<Wish> {
+        let Candidate { item, vouched, others } = candidate;
+        let claim = item_key(&place.to_string(), &vouched.new.to_string(), "");
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.insert(claim).then(|| Turn { turns: self.clone(), claim })
+        match taken.entry(claim) {
+            Entry::Occupied(mut waiting) => {
+                waiting.get_mut().push(item);
+                waiting.get_mut().extend(others);
+                None
+            }
+            Entry::Vacant(free) => {
+                free.insert(others);
+                Some(Wish { item, vouched, turn: Turn { turns: self.clone(), claim, ended: false } })
+            }
+        }
+    }
+
+    fn end(&self, claim: ItemKey) -> Vec<Item> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&claim).unwrap_or_default()
+    }
+}
+
+impl Turn {
+    /// Gives the turn back, and returns the account of the item that had it and of all that waited.
+    pub(super) fn end(mut self, item: Item) -> Vec<Item> {
+        self.ended = true;
+        let waited = self.turns.end(self.claim);
+        let (state, reason) = match item.state {
+            State::Failed => (State::Failed, item.reason.clone()),
+            _ => (State::Already, Some("another signature of this job vouches for the same new claim".to_owned())),
+        };
+        let told = |other| Item { state, reason: reason.clone(), ..other };
+        std::iter::once(item).chain(waited.into_iter().map(told)).collect()
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.turns.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.claim);
+        // Only where a worker died is the end not said: then nobody is told that all is well.
+        if !self.ended {
+            self.turns.end(self.claim);
+        }
     }
 }
 
@@ -93,11 +132,11 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(job: Arc<Job>, journal: Option<Journal>) -> Self {
         // A folder is never waited for; everything else has answers to wait for.
-        let source_here = matches!(&job.source, Source::Tree(store) if store.is_local());
-        let destination_here = matches!(&job.destination, Destination::Tree(store) if store.is_local());
-        let here = source_here && destination_here && job.choice.check.is_none();
-        // Where images are not prepared on threads of their own, file work must not block.
-        let bulk = |store: &Store| if here || !store.is_local() { store.for_bulk(job.jobs) } else { store.clone() };
+        let read_here = matches!(&job.source, Source::Tree(store) if store.is_local());
+        let compared_here = matches!(&job.destination, Destination::Tree(store) if store.is_local());
+        let here = read_here && compared_here && job.choice.check.is_none();
+        // A folder beside such does its work off the runtime's threads.
+        let bulk = |store: &Store| if store.is_local() && !here { store.clone() } else { store.for_bulk(job.jobs) };
         let source = match &job.source {
             Source::Tree(store) => Source::Tree(bulk(store)),
             listed @ Source::Listed(_) => listed.clone(),
@@ -119,18 +158,19 @@ impl Shared {
 
     /// Waits until there is room for one image's signatures; there is for any image by itself.
     async fn make_room(&self, ready: &mut Ready) {
-        let wanted = u32::try_from(ready.settled.len() + ready.unwritten.len()).unwrap_or(ROOM).clamp(1, ROOM);
+        let wanted =
+            u32::try_from(ready.settled.len() + ready.unwritten.len() + ready.waiting).unwrap_or(ROOM).clamp(1, ROOM);
         ready.room = self.room.clone().acquire_many_owned(wanted).await.ok();
     }
 
-    /// Takes the turns for new claims; what an image elsewhere in the source makes at this moment is
-    /// settled by that.
-    fn take_turns(&self, place: &SetAddress, claims: Vec<(Item, Vouched)>, ready: &mut Ready) -> Vec<Wish> {
-        let mut wishes = Vec::with_capacity(claims.len());
-        for (item, vouched) in claims {
-            match self.turns.take(place, &vouched.new) {
-                Some(turn) => wishes.push(Wish { item, vouched, turn }),
-                None => ready.settled.push(doubled(item)),
+    /// Takes the turns for new claims.
+    fn take_turns(&self, place: &SetAddress, candidates: Vec<Candidate>, ready: &mut Ready) -> Vec<Wish> {
+        let mut wishes = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            ready.waiting += candidate.others.len();
+            match self.turns.take(place, candidate) {
+                Some(wish) => wishes.push(wish),
+                None => ready.waiting += 1,
             }
         }
         wishes
@@ -237,20 +277,24 @@ async fn prepare(shared: &Arc<Shared>, set: SetAddress, newest: Arc<Newest>) -> 
     let (mut ready, wanted) = compute(shared, move |shared| judge_all(shared, &set, &blobs, &newest)).await?;
     let (wanted, left) = shared.job.choice.apply(wanted).await;
     ready.settled.extend(left);
-    for (place, vouched) in wanted {
-        let vouched = shared.take_turns(&place, vouched, &mut ready);
+    for (place, candidates) in wanted {
+        // Before the look at what is there: whoever had the turn is done with it then.
+        let wishes = shared.take_turns(&place, candidates, &mut ready);
+        if wishes.is_empty() {
+            continue;
+        }
         let present = match shared.destination.signatures(&place).await {
             Ok(present) => present,
             Err(e) => {
                 let reason = format!("cannot read the destination: {e}");
                 let failed = |item: Item| Item { state: State::Failed, reason: Some(reason.clone()), ..item };
-                ready.settled.extend(vouched.into_iter().map(|wish| failed(wish.item)));
+                ready.settled.extend(wishes.into_iter().flat_map(|wish| wish.turn.end(failed(wish.item))));
                 continue;
             }
         };
-        for made in compute(shared, move |shared| make(&shared.job, &place, vouched, &present)).await? {
+        for made in compute(shared, move |shared| make(&shared.job, &place, wishes, &present)).await? {
             if made.blobs.is_empty() {
-                ready.settled.push(made.item);
+                ready.settled.extend(made.turn.end(made.item));
             } else {
                 ready.unwritten.push(made);
             }
@@ -271,17 +315,11 @@ async fn compute<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(move || work(&shared)).await?)
 }
 
-/// A new claim that somebody vouches for.
+/// A new claim whose turn it is.
 struct Wish {
     item: Item,
     vouched: Vouched,
     turn: Turn,
-}
-
-/// What becomes of an old signature whose new claim is being made for another one.
-fn doubled(item: Item) -> Item {
-    let reason = Some("another signature of this image vouches for the same new name".to_owned());
-    Item { state: State::Already, reason, ..item }
 }
 
 /// Judges the old signatures of one image; one new claim is wanted for each new name, whichever
@@ -333,10 +371,9 @@ fn judge_all(shared: &Shared, set: &SetAddress, blobs: &[Bytes], newest: &Newest
                 };
                 let item = Item { place: Some(place.to_string()), ..item };
                 let same = wanted.entry(place).or_default();
-                if same.iter().any(|(_, other)| other.new == vouched.new) {
-                    ready.settled.push(doubled(item));
-                } else {
-                    same.push((item, vouched));
+                match same.iter_mut().find(|other| other.vouched.new == vouched.new) {
+                    Some(other) => other.others.push(item),
+                    None => same.push(Candidate { item, vouched, others: Vec::new() }),
                 }
             }
             Finding::Unmatched { old_reference, reason } => {
@@ -433,6 +470,7 @@ fn nothing() -> Item {
     Item {
         repository: String::new(),
         digest: None,
+        list: None,
         blob: None,
         old_reference: None,
         new_reference: None,

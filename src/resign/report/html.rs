@@ -63,7 +63,8 @@ impl Page for Html {
     fn item(&self, out: &mut dyn Write, item: &Item) -> io::Result<()> {
         let text = |text: &Option<String>| safe(text.as_deref().unwrap_or("-"));
         let code = |text: &str| format!("<code>{}</code>", safe(text));
-        let digest = code(&item.digest_text());
+        let list = item.list.as_ref().map(|list| format!("<br><small>instance of</small> {}", code(&list.to_string())));
+        let digest = code(&item.digest_text()) + &list.unwrap_or_default();
         let blob = code(item.blob.as_deref().unwrap_or("-"));
         let (old, reason, time) = (text(&item.old_reference), text(&item.reason), safe(&item.time));
         if !matches!(item.state, State::Signed | State::Already) {
@@ -121,7 +122,7 @@ mod tests {
         </head>
         <body>
         <h1>Re-signing, a dry run: nothing was written</h1>
-        <p class="counts"><span><b>1</b> would be signed</span>
+        <p class="counts"><span><b>2</b> would be signed</span>
         <span><b>1</b> already there</span>
         <span><b>1</b> refused</span>
         <span><b>1</b> failed</span>
@@ -151,10 +152,11 @@ mod tests {
         <tr><th>image</th><th>its name</th><th>reason</th></tr>
         <tr><td>a/b<br><code>sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881</code><br><small>signature</small> <code>3333333333333333333333333333333333333333333333333333333333333333</code></td><td>&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;|`*a*`</td><td>key &amp; co\u{a}\u{202e}[x](http://evil)<br><small>2026-01-01T00:00:00Z</small></td></tr>
         </table>
-        <h2>Would be signed (1)</h2>
+        <h2>Would be signed (2)</h2>
         <table>
         <tr><th>new name, from old name</th><th>old signature</th><th>new signatures</th></tr>
         <tr><td><b>new.example/a/b:1</b><br>old.example/a/b:1<br><code>sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881</code><br><small>rule old.example=new.example</small></td><td><code>0000000000000000000000000000000000000000000000000000000000000000</code><br><small>by</small> <code>AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA</code><br><small>scope default</small></td><td><code>1111111111111111111111111111111111111111111111111111111111111111</code><br><small>by</small> <code>BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB</code><br><small>in a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881, 2026-01-01T00:00:00Z</small></td></tr>
+        <tr><td><b>new.example/a/b:1</b><br>old.example/a/b:1<br><code>sha256:5e8c03a94c7835b87dd82c690f9f85c08592ef7433aa141ceaacb36a9f4da434</code><br><small>instance of</small> <code>sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881</code><br><small>rule old.example=new.example</small></td><td><code>0000000000000000000000000000000000000000000000000000000000000000</code><br><small>by</small> <code>AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA</code><br><small>scope default</small></td><td><code>1111111111111111111111111111111111111111111111111111111111111111</code><br><small>by</small> <code>BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB</code><br><small>in a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881, 2026-01-01T00:00:00Z</small></td></tr>
         </table>
         <h2>Signed for the new name before (1)</h2>
         <table>

@@ -9,6 +9,11 @@ use crate::resign::item::State;
 
 pub(super) struct Markdown;
 
+/// Says of which signed list an image is an instance.
+fn of_list(item: &Item) -> String {
+    item.list.as_ref().map(|list| format!("<br>instance of {}", safe(&list.to_string()))).unwrap_or_default()
+}
+
 impl Page for Markdown {
     fn begin(&self, out: &mut dyn Write, head: &Head) -> io::Result<()> {
         let title = if head.dry_run { "Re-signing, a dry run: nothing was written" } else { "Re-signing" };
@@ -44,9 +49,9 @@ impl Page for Markdown {
     fn item(&self, out: &mut dyn Write, item: &Item) -> io::Result<()> {
         let text = |text: &Option<String>| safe(text.as_deref().unwrap_or("-"));
         if !matches!(item.state, State::Signed | State::Already) {
-            let image = item.image();
+            let image = format!("{}{}", safe(&item.image()), of_list(item));
             let (blob, old, reason) = (text(&item.blob), text(&item.old_reference), text(&item.reason));
-            return writeln!(out, "| {} | {blob} | {old} | {reason} | {} |", safe(&image), safe(&item.time));
+            return writeln!(out, "| {image} | {blob} | {old} | {reason} | {} |", safe(&item.time));
         }
         let new: Vec<String> = item
             .signed_by
@@ -60,8 +65,9 @@ impl Page for Markdown {
             .collect();
         writeln!(
             out,
-            "| {} | {} | {} | {} | {} by {}, {} | {} | {} | {} |",
+            "| {}{} | {} | {} | {} | {} by {}, {} | {} | {} | {} |",
             safe(&item.digest_text()),
+            of_list(item),
             text(&item.old_reference),
             text(&item.new_reference),
             text(&item.rule),
@@ -100,7 +106,7 @@ mod tests {
 
         **Incomplete**: part 2/3 is missing
 
-        signed: **1**, already there: **1**, refused: **1**, failed: **1**, not concerned: **1**
+        signed: **2**, already there: **1**, refused: **1**, failed: **1**, not concerned: **1**
 
         | the job | |
         | --- | --- |
@@ -130,11 +136,12 @@ mod tests {
         | --- | --- | --- | --- | --- |
         | a/b@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 3333333333333333333333333333333333333333333333333333333333333333 | &lt;script&gt;alert\('x'\)&lt;/script&gt;\|\`\*a\*\` | key &amp; co\\u\{a\}\\u\{202e\}\[x\]\(http&#58;//evil\) | 2026-01-01T00:00:00Z |
 
-        ## New signatures (1)
+        ## New signatures (2)
 
         | digest | old name | new name | rule | old signature, signer, scope | new signatures | place | time |
         | --- | --- | --- | --- | --- | --- | --- | --- |
         | sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | old.example/a/b:1 | new.example/a/b:1 | old.example=new.example | 0000000000000000000000000000000000000000000000000000000000000000 by AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, default | by BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB 1111111111111111111111111111111111111111111111111111111111111111 | a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 2026-01-01T00:00:00Z |
+        | sha256:5e8c03a94c7835b87dd82c690f9f85c08592ef7433aa141ceaacb36a9f4da434<br>instance of sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | old.example/a/b:1 | new.example/a/b:1 | old.example=new.example | 0000000000000000000000000000000000000000000000000000000000000000 by AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, default | by BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB 1111111111111111111111111111111111111111111111111111111111111111 | a/b@sha256=2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 | 2026-01-01T00:00:00Z |
 
         ## Signed for the new name before (1)
 

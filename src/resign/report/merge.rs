@@ -228,7 +228,7 @@ mod tests {
         let three = part(folder.path(), "3.json", "3/3", &Vec::new());
         let merged = merge(&[one.clone(), two.clone(), three.clone()]).unwrap();
         assert!(merged.missing.is_empty() && merged.doubled == 0 && merged.head.incomplete.is_none());
-        assert_eq!((merged.head.totals.signed, merged.head.totals.refused), (2, 1));
+        assert_eq!((merged.head.totals.signed, merged.head.totals.refused), (3, 1));
         assert_eq!(merged.head.job[SHARD], "1/1");
         // Joined in two steps it is the same.
         let partly = merge(&[three, one.clone()]).unwrap();
@@ -256,7 +256,7 @@ mod tests {
         insta::assert_snapshot!(error(&[&bad]), @r#"/bad.json tells of part "5/4", which is not I/N with 1 <= I <= N"#);
         let text = std::fs::read_to_string(&one).unwrap();
         let edited = folder.path().join("edited.json");
-        std::fs::write(&edited, text.replace("\"signed\":1", "\"signed\":2")).unwrap();
+        std::fs::write(&edited, text.replace("\"signed\":2", "\"signed\":3")).unwrap();
         insta::assert_snapshot!(error(&[&edited]), @r#"the totals of /edited.json are not those of its items: it was changed after it was written"#);
         std::fs::write(&edited, text.replace("old-tree", "other-tree").replace("1/3", "2/3")).unwrap();
         insta::assert_snapshot!(error(&[&one, &edited]), @r#"/1.json and /edited.json are of different jobs: source is "old-tree" in the first, "other-tree" in the second"#);

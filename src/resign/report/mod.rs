@@ -33,7 +33,7 @@ pub use account::{Account, JournalAccount, Spool};
 pub use merge::{MergeError, Merged, merge};
 pub use read::{read, read_head};
 pub(super) use seen::{Seen, key_of};
-pub use write::write;
+pub use write::{writable, write};
 
 /// The first member of every report in JSON.
 pub const FORMAT: &str = "countersign resign 1";

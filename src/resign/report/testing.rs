@@ -13,6 +13,7 @@ pub(super) fn item() -> Item {
     Item {
         repository: "a/b".to_owned(),
         digest: Some(Digest::sha256(b"x")),
+        list: None,
         blob: Some("00".repeat(32)),
         old_reference: Some("old.example/a/b:1".to_owned()),
         new_reference: Some("new.example/a/b:1".to_owned()),
@@ -55,6 +56,7 @@ pub(super) fn items() -> Vec<Item> {
             blob: Some("44".repeat(32)),
             ..other(State::Unmatched, "z.example/a:1", "no rename rule for this name")
         },
+        Item { digest: Some(Digest::sha256(b"instance")), list: Some(Digest::sha256(b"x")), ..item() },
     ]
 }
 

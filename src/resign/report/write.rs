@@ -52,12 +52,7 @@ pub(super) fn folder(path: &Path) -> &Path {
 pub fn write(path: &Path, head: &Head, account: &dyn Account) -> Result<(), ReportError> {
     let form = ReportForm::of(path)?;
     let failed = |source| ReportError::Io { path: path.to_owned(), source };
-    let mut file = tempfile::Builder::new()
-        .prefix(".countersign-report-")
-        // As any file that the user makes: the umask decides.
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder(path))
-        .map_err(failed)?;
+    let mut file = begin(path)?;
     let mut out = BufWriter::new(&mut file);
     render(&mut out, form, head, account).map_err(|error| match error {
         Failure::Report(error) => error,
@@ -68,6 +63,26 @@ pub fn write(path: &Path, head: &Head, account: &dyn Account) -> Result<(), Repo
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
     std::fs::File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// Tells whether a report can be written to `path`, before the work that it will tell of.
+///
+/// # Errors
+/// [`ReportError::Io`].
+pub fn writable(path: &Path) -> Result<(), ReportError> {
+    if path.is_dir() {
+        return Err(ReportError::Io { path: path.to_owned(), source: io::ErrorKind::IsADirectory.into() });
+    }
+    begin(path).map(drop)
+}
+
+fn begin(path: &Path) -> Result<tempfile::NamedTempFile, ReportError> {
+    tempfile::Builder::new()
+        .prefix(".countersign-report-")
+        // As any file that the user makes: the umask decides.
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder(path))
+        .map_err(|source| ReportError::Io { path: path.to_owned(), source })
 }
 
 #[derive(Debug)]

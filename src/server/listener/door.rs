@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::clients::{NoPlace, Place, Seat};
 use super::pace::Pulse;
+use crate::metrics::{self, Face, MethodClass, Outcome};
 use crate::server::App;
 use crate::server::body::Body;
 use crate::server::error::Problem;
@@ -42,11 +43,15 @@ impl Door {
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Outbound> {
         let version = request.version();
         let open = Open::begin(self.pulse.clone());
+        let method = MethodClass::of(request.method().as_str());
         let (mut answer, place) = match self.enter(request) {
             Ok((request, place)) => (self.app.handle(request, &self.connection).await, Some(place)),
             Err(problem) => {
+                let outcome = problem.outcome();
                 let mut answer = problem.into_answer();
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                let outcome = outcome.unwrap_or_else(|| Outcome::of_status(answer.status().as_u16()));
+                metrics::REQUESTS.inc((Face::Other, method, outcome));
                 (answer, None)
             }
         };

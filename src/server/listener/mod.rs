@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::App;
 use super::tls::Tls;
+use crate::metrics;
 pub(super) use clients::Seat;
 use clients::{Clients, NoPlace};
 use door::Admission;
@@ -138,6 +139,7 @@ impl House {
         let admission = match self.clients.seat(peer.ip()) {
             Ok(seat) => Admission::Seated(Arc::new(seat)),
             Err(why) => {
+                metrics::CONNECTIONS_REFUSED.inc(metrics::Nothing);
                 self.complain(peer, why);
                 match self.turned_away.clone().try_acquire_owned() {
                     Ok(permit) => Admission::TurnedAway(why, permit),
@@ -146,9 +148,12 @@ impl House {
             }
         };
         let house = self.clone();
+        metrics::CONNECTIONS.inc(metrics::Nothing);
+        let open = metrics::CONNECTIONS_OPEN.open();
         self.connections.spawn(async move {
             let (app, orders) = (house.app.clone(), house.orders.clone());
             house.manner.drive(stream, peer, tls.as_deref(), app, admission, orders).await;
+            drop(open);
         });
     }
 

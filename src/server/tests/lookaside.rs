@@ -60,10 +60,19 @@ async fn head_and_conditions() {
 async fn other_methods_are_told_so() {
     let server = Server::start(&config(None), None).await;
     let path = format!("/lookaside/x@sha256={}/signature-1", digest().hex());
-    for method in ["PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+    for (method, status) in
+        [("POST", 405), ("PATCH", 405), ("PROPFIND", 405), ("MKCOL", 405), ("TRACE", 405), ("OPTIONS", 200)]
+    {
         let told = server.ask(method, &path, &[]).await;
-        assert_eq!((told.status.as_u16(), told.header("allow")), (405, "GET, HEAD"), "{method}");
+        let allowed = "GET, HEAD, PUT, DELETE, MKCOL, OPTIONS";
+        assert_eq!((told.status.as_u16(), told.header("allow")), (status, allowed), "{method}");
     }
+    // Nobody writes unless the configuration says who.
+    for method in ["PUT", "DELETE"] {
+        let told = server.ask(method, &path, &[("authorization", "Basic Ym9iOng=")]).await;
+        assert!(told.status == 403 && told.text().contains("access: write:"), "{method}: {told:?}");
+    }
+    assert_eq!(server.ask("MKCOL", "/lookaside/x", &[]).await.status, 403);
     assert_eq!(server.ask("POST", "/", &[]).await.status, 405);
 }
 

@@ -3,5 +3,8 @@
 mod extension;
 mod listener;
 mod lookaside;
+mod permit;
 mod proxy;
+mod room;
 mod sites;
+mod write;

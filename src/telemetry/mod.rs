@@ -1,9 +1,14 @@
 //! Logging set-up: talk goes to stderr, as text or as JSON lines; results never do.
 
+#[cfg(feature = "otlp")]
+mod otlp;
+
+#[cfg(feature = "otlp")]
+pub use otlp::SPANS;
 use tracing_subscriber::EnvFilter;
 
 /// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogForm {
     /// For people.
     Text,
@@ -14,9 +19,23 @@ pub enum LogForm {
 /// Starts logging at `level`, which is a level (`info`) or a filter (`countersign=debug,hyper=warn`).
 ///
 /// # Errors
-/// The sentence that says what is wrong with `level`.
+/// The sentence that says what is wrong with `level`, or with the collector of spans.
 pub fn start(level: &str, form: LogForm) -> Result<(), String> {
     let filter = EnvFilter::try_new(level).map_err(|e| format!("--log {level:?} is not a log filter: {e}"))?;
+    start_with(filter, form)
+}
+
+/// Ends what was started: the last spans are sent.
+pub fn finish() {
+    #[cfg(feature = "otlp")]
+    otlp::finish();
+}
+
+#[cfg(feature = "otlp")]
+use otlp::start as start_with;
+
+#[cfg(not(feature = "otlp"))]
+fn start_with(filter: EnvFilter, form: LogForm) -> Result<(), String> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second start, as in tests that run several commands in one process, keeps the first.
     let _ = match form {

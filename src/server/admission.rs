@@ -1,0 +1,218 @@
+//! How a signature gets its place: body, form, claim, gate, limits, audit record, store. The same
+//! for every face that takes one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::audit::{Action, AuditLog, Record};
+use super::cache::SetCache;
+use super::caller::Caller;
+use super::error::{Problem, Shape};
+use super::extension;
+use super::inbound::ClientBody;
+use super::release::ReleaseView;
+use super::upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
+use crate::config::{LimitConfig, ServerConfig};
+use crate::image::Digest;
+use crate::metrics::{self, GateVerdict};
+use crate::signature::{BlobError, BlobKind, Claim, classify, simple_signing};
+use crate::store::{Appended, SetAddress, StoreError, StoredSignature};
+
+/// What every signature for one registry must pass; all but the gate is shared by all of them.
+#[derive(Clone)]
+pub(super) struct Admission {
+    /// The registry's name; empty for the default one.
+    registry: Arc<str>,
+    pub(super) sets: Arc<SetCache>,
+    pub(super) releases: Arc<ReleaseView>,
+    pub(super) audit: AuditLog,
+    claims: ClaimReader,
+    gate: Option<Arc<dyn UploadGate>>,
+    limits: LimitConfig,
+    /// Bodies in memory at once, of all registries together.
+    turns: Arc<Semaphore>,
+}
+
+/// Why a well-formed signature does not get a place.
+enum NoPlace {
+    Condition,
+    Count,
+    Size,
+}
+
+impl Admission {
+    /// Makes the default registry's, without a gate.
+    pub(super) fn new(
+        config: &ServerConfig,
+        sets: Arc<SetCache>,
+        releases: Arc<ReleaseView>,
+        claims: ClaimReader,
+    ) -> Self {
+        Self {
+            registry: Arc::default(),
+            sets,
+            releases,
+            audit: AuditLog::new(config.audit_log.as_deref()),
+            claims,
+            gate: None,
+            limits: config.limits.clone(),
+            turns: Arc::new(Semaphore::new(config.limits.uploads.clamp(1, Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Returns the one of the registry with this name and gate, over the same shared means.
+    pub(super) fn of(&self, registry: &str, gate: Option<Arc<dyn UploadGate>>) -> Self {
+        Self { registry: registry.into(), gate, ..self.clone() }
+    }
+
+    /// Begins the record of an attempt to change something.
+    pub(super) fn record(
+        &self,
+        action: Action,
+        face: &'static str,
+        image: (&str, &Digest),
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Record {
+        Record::new(action, face, &self.registry, image, headers, caller)
+    }
+
+    /// Refuses a body that is announced to be too long, before anybody is asked about anything.
+    pub(super) fn announced(&self, headers: &HeaderMap, limit: usize) -> Result<(), Problem> {
+        let limit = limit.min(self.limits.upload_bytes);
+        let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+        if length.is_some_and(|length| length > limit as u64) { Err(Problem::TooLarge(limit)) } else { Ok(()) }
+    }
+
+    /// Reads a body of at most `limit` bytes, or of what is configured if that is less; the place
+    /// that it takes in memory is held by what is returned with it.
+    pub(super) async fn receive(
+        &self,
+        body: ClientBody,
+        limit: usize,
+    ) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+        let limit = limit.min(self.limits.upload_bytes);
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| Problem::Internal)?;
+        let collected =
+            tokio::time::timeout(Duration::from_secs(self.limits.upload_seconds), Limited::new(body, limit).collect());
+        match collected.await {
+            Ok(Ok(body)) => Ok((body.to_bytes(), turn)),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::TooLarge(limit)),
+            Ok(Err(_)) | Err(_) => Err(Problem::Incomplete),
+        }
+    }
+
+    /// Judges a message and stores it, recording first that it will be; the outcome is the
+    /// caller's to record. `condition` may still refuse when it sees what is stored.
+    pub(super) async fn store(
+        self: &Arc<Self>,
+        record: &mut Record,
+        address: &SetAddress,
+        message: Bytes,
+        condition: impl FnOnce(&[StoredSignature]) -> bool,
+    ) -> Result<Appended, Problem> {
+        record.blob = Some(Digest::sha256(&message));
+        let (admission, judged) = (self.clone(), record.clone());
+        let judged = tokio::task::spawn_blocking(move || admission.judge(&judged, &message).map(|()| message));
+        let message = judged.await.unwrap_or(Err(Problem::Internal))?;
+        self.audit.begin(record).await?;
+        let digest = &record.digest;
+        let appended = self.sets.append(address, &message, |stored| {
+            let lengths = stored.iter().map(|s| s.bytes.len()).chain([message.len()]);
+            if !condition(stored) {
+                Err(NoPlace::Condition)
+            } else if stored.len() >= self.limits.signatures_per_digest {
+                Err(NoPlace::Count)
+            } else if !extension::listing_fits(extension::listing_length(digest, lengths)) {
+                Err(NoPlace::Size)
+            } else {
+                Ok(())
+            }
+        });
+        match appended.await {
+            Ok(Ok(appended)) => {
+                self.releases.note(address);
+                Ok(appended)
+            }
+            Ok(Err(NoPlace::Condition)) => Err(Problem::Condition),
+            Ok(Err(NoPlace::Count)) => Err(Problem::Denied(format!(
+                "this image has {} signatures already, and clients fail beyond; remove one first",
+                self.limits.signatures_per_digest
+            ))),
+            Ok(Err(NoPlace::Size)) => Err(Problem::Denied(
+                "with this signature the image would have more than clients read in one list (4 MiB)".to_owned(),
+            )),
+            Err(error) => {
+                tracing::error!(set = %address, error = %error, "cannot write to the store");
+                Err(store_problem(&error))
+            }
+        }
+    }
+
+    /// The part that takes computing time.
+    fn judge(&self, record: &Record, message: &Bytes) -> Result<(), Problem> {
+        let (repository, digest, called) = (record.repository.as_str(), &record.digest, record.called.as_deref());
+        let gate = self.gate.as_ref();
+        let count = |verdict| metrics::GATE_VERDICTS.inc(verdict);
+        let claim = match gate {
+            Some(gate) if !gate.reads_claims(repository) => None,
+            _ => Some(self.claim(digest, message).inspect_err(|_| count(GateVerdict::Invalid))?),
+        };
+        let upload = Upload { repository, called, digest, message, claim: claim.as_ref() };
+        let admitted = gate.map_or(Ok(()), |gate| gate.admit(&upload));
+        count(match &admitted {
+            Ok(()) => GateVerdict::Admitted,
+            Err(NotAdmitted::Denied(_)) => GateVerdict::Denied,
+            Err(NotAdmitted::Unavailable(_)) => GateVerdict::Unavailable,
+        });
+        admitted.map_err(|refusal| match refusal {
+            NotAdmitted::Denied(reason) => Problem::Denied(reason),
+            NotAdmitted::Unavailable(reason) => {
+                tracing::error!(registry = %self.registry, repository, %digest, reason, "the upload gate cannot judge");
+                Problem::Gate
+            }
+        })
+    }
+
+    fn claim(&self, digest: &Digest, message: &[u8]) -> Result<Claim, Problem> {
+        let claim = (self.claims)(message).map_err(Problem::Invalid)?;
+        if claim.digest != *digest {
+            return Err(Problem::Invalid(format!("the signature is for {}, not for {digest}", claim.digest)));
+        }
+        Ok(claim)
+    }
+}
+
+/// Turns a store's failure into what the caller is told.
+pub(super) fn store_problem(error: &StoreError) -> Problem {
+    match error {
+        // Another process was faster, or the limit is set higher than clients read.
+        StoreError::Full { .. } => Problem::Denied(error.to_string()),
+        error if error.is_unavailable() => Problem::Store(Shape::Registry),
+        _ => Problem::Internal,
+    }
+}
+
+/// Returns the OpenPGP message of a stored form; the error is a reason for the uploader.
+pub(super) fn message(blob: &[u8]) -> Result<&[u8], String> {
+    let message = match classify(blob) {
+        Ok(BlobKind::SimpleSigning(message)) => message,
+        Ok(BlobKind::SigstoreJson(_)) => return Err(BlobError::NotSimpleSigning.to_string()),
+        Err(error) if blob.starts_with(b"-----BEGIN PGP") => {
+            return Err(format!("ASCII armour and cleartext signatures are not accepted, only binary ones: {error}"));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    // A message whose own first bytes read as a prefix again would be no raw signature.
+    match simple_signing(message) {
+        Ok(raw) if raw.len() == message.len() => Ok(message),
+        Ok(_) => Err("the content has two format prefixes".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
