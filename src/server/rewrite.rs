@@ -4,7 +4,9 @@
 //! and may take their credentials along. Everything that points at the upstream, or at ourselves,
 //! is turned round; what points at a third place (object storage, a separate token server) stays.
 
-use http::header::{CONNECTION, HeaderMap, HeaderName, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 
 use crate::config::{HttpOrigin, Scheme};
 
@@ -33,7 +35,10 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
-    headers.remove(TRANSFER_ENCODING);
+    if headers.remove(TRANSFER_ENCODING).is_some() {
+        // Chunks are the true length (RFC 9112 6.3); the other one would be ours to keep.
+        headers.remove(CONTENT_LENGTH);
+    }
 }
 
 /// Both ends between which we stand.
@@ -329,6 +334,7 @@ mod tests {
             ("x-private", "1"),
             ("keep-alive", "timeout=5"),
             ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
             ("te", "trailers"),
             ("upgrade", "h2c"),
             ("docker-content-digest", "sha256:x"),
