@@ -37,4 +37,4 @@ pub fn run(work: &Path) {
 }
 
 /// What lets one client hold so many for the length of the bench.
-const LIMITS: [&str; 2] = ["connections: 16384", "header_seconds: 300"];
+const LIMITS: [&str; 3] = ["connections: 16384", "connections_per_client: 16384", "idle_seconds: 600"];

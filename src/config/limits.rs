@@ -10,6 +10,8 @@ use super::server::time_limit;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitConfig {
+    /// Threads that serve. 0 (the default): one for each processor, up to 16.
+    pub threads: usize,
     /// Connections at once; one more is told 503 and closed. Default 4096.
     pub connections: usize,
     /// Connections at once of one client (an IPv4 address, an IPv6 /64); one more is told 429 and
@@ -61,6 +63,7 @@ pub struct LimitConfig {
 impl Default for LimitConfig {
     fn default() -> Self {
         Self {
+            threads: 0,
             connections: 4096,
             connections_per_client: 1024,
             requests: 8192,

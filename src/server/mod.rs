@@ -80,7 +80,7 @@ use crate::image::Digest;
 use crate::metrics::Face;
 use crate::registry::RegistryClient;
 use crate::registry::http::HttpClient;
-use crate::store::{Layout, SetAddress, SignatureAddress, Store, StorePath};
+use crate::store::{SetAddress, SignatureAddress, Store, StorePath};
 use access::Access;
 use admission::Admission;
 use asker::Asker;
@@ -217,7 +217,7 @@ impl App {
         *face = route.face();
         match route {
             Route::Lookaside(address) if matches!(*request.method(), Method::GET | Method::HEAD) => {
-                if state.rooms.is_open() {
+                if state.rooms.is_open_at(&address.set) {
                     let (method, headers) = (request.method(), request.headers());
                     return lookaside::serve(&state.sets, &state.releases, method, headers, address, None).await;
                 }
@@ -297,7 +297,7 @@ impl App {
         }
     }
 
-    /// The lookaside where not everybody may read everything.
+    /// The lookaside where not everybody may read what may be shown.
     async fn restricted(
         &self,
         address: SignatureAddress,
@@ -309,20 +309,15 @@ impl App {
         let (head, _) = request.into_parts();
         let caller = state.sites.door(&head.headers).caller(&head.headers, from, id);
         let asker = Asker::new(&head, &caller);
-        let permit = &state.rooms.of(address.set.path()).permit;
-        let open = permit.is_open_at(&address.set);
-        permit.read(&address.set, asker).await.map_err(Problem::plainly)?;
+        state.rooms.of(address.set.path()).permit.read(&address.set, asker).await.map_err(Problem::plainly)?;
         let may_see = |set: SetAddress| -> BoxFuture<'_, bool> {
             Box::pin(async move { state.rooms.of(set.path()).permit.shows(&set, asker).await })
         };
-        let shown_to_all = open && address.set.layout() == Layout::Image;
         let served =
             lookaside::serve(&state.sets, &state.releases, &head.method, &head.headers, address, Some(&may_see)).await;
         let mut answer = served.unwrap_or_else(Problem::into_answer);
-        if !shown_to_all {
-            // `must-revalidate` would let shared caches keep what one caller may read.
-            answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        }
+        // `must-revalidate` would let shared caches keep what one caller may read.
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         Ok(answer)
     }
 

@@ -12,7 +12,7 @@ use super::login::Login;
 use super::permit::{CredentialFiles, Permit};
 use super::write::Writes;
 use crate::config::SiteConfig;
-use crate::store::StorePath;
+use crate::store::{Layout, SetAddress, StorePath};
 
 /// One registry's part of the store.
 pub(super) struct Room {
@@ -78,9 +78,10 @@ impl Rooms {
         self.rooms.is_empty()
     }
 
-    /// Tells whether anybody may read everything.
-    pub(super) fn is_open(&self) -> bool {
-        self.open
+    /// Tells whether anybody may read all that may be shown at an address; a release address shows
+    /// what lies below it, too.
+    pub(super) fn is_open_at(&self, set: &SetAddress) -> bool {
+        self.open || (set.layout() == Layout::Image && self.of(set.path()).permit.is_open_at(set))
     }
 }
 

@@ -8,6 +8,7 @@ mod record;
 mod shard;
 mod tell;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +21,7 @@ use super::output::{self, Answer, Format};
 use super::progress::Display;
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
-use crate::policy::Policy;
+use crate::policy::{KeySource, Policy, Requirement};
 use crate::resign::{self, Job, JobIdentity, Journal, Keys, Progress, RenameFile, RenameMap, Shard};
 use ends::{EndsArgs, shown};
 use record::Record;
@@ -164,7 +165,7 @@ impl Resign {
         }
         let ends = self.ends.open(&self.from, &self.to, &renames, self.jobs, self.dry_run).await?;
         let as_of = self.as_of.map_or_else(SystemTime::now, SystemTime::from);
-        let identity = self.identity(&renames, &keys, &policy);
+        let identity = self.identity(&renames, &keys, &old_policy, &policy);
         // A dry run writes nothing, not even a journal.
         let journal = self.journal.as_deref().filter(|_| !self.dry_run);
         let journal = journal.map(|path| Journal::open(path, &identity)).transpose()?;
@@ -230,7 +231,7 @@ impl Resign {
     }
 
     /// Everything that decides what is signed. A journal goes on only for the same.
-    fn identity(&self, renames: &RenameMap, keys: &Keys, policy: &[u8]) -> JobIdentity {
+    fn identity(&self, renames: &RenameMap, keys: &Keys, old_policy: &Policy, policy: &[u8]) -> JobIdentity {
         let rules: Vec<String> = renames.rules().iter().map(ToString::to_string).collect();
         let keys: Vec<String> = keys
             .all()
@@ -244,6 +245,7 @@ impl Resign {
             ("destination", shown(&self.to)),
             ("rename rules", rules.join(" ")),
             ("policy", Digest::sha256(policy).to_string()),
+            ("key files of the policy", key_files(old_policy)),
             ("keys", keys.join(" ")),
             ("as-of time", self.as_of.map_or_else(|| "now".to_owned(), |time| time.to_string())),
             ("weak algorithms", if self.allow_weak { "accepted" } else { "refused" }.to_owned()),
@@ -252,6 +254,32 @@ impl Resign {
         let pairs = pairs.into_iter().chain(self.ends.identity());
         pairs.map(|(name, value)| (name.to_owned(), value)).collect()
     }
+}
+
+/// The digest of the key files that a policy names: with other keys, it decides otherwise. A file
+/// that cannot be read accepts nothing, and counts as what it is.
+fn key_files(policy: &Policy) -> String {
+    let lists = policy.transports.values().flat_map(|scopes| scopes.values()).chain([&policy.default]);
+    let files: BTreeSet<&PathBuf> = lists
+        .flatten()
+        .filter_map(|requirement| match requirement {
+            Requirement::SignedBy(signed_by) => Some(&signed_by.keys),
+            _ => None,
+        })
+        .flat_map(|keys| match keys {
+            KeySource::Path(path) => std::slice::from_ref(path),
+            KeySource::Paths(paths) => paths,
+            KeySource::Data(_) => &[],
+        })
+        .collect();
+    let mut all = Vec::new();
+    for file in &files {
+        let read =
+            std::fs::read(file).map_or_else(|_| "unreadable".to_owned(), |bytes| Digest::sha256(&bytes).to_string());
+        all.push(read);
+    }
+    all.sort();
+    if all.is_empty() { "none".to_owned() } else { Digest::sha256(all.join(" ").as_bytes()).to_string() }
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {

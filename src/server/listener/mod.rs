@@ -1,12 +1,13 @@
 //! The accept loops: one task a connection, places for so many, an orderly end.
 //!
-//! `clients` counts places, `drive` serves a connection, `door` is what each request passes, `pace`
+//! `workers` are the threads that accept, `clients` counts places, `drive` serves a connection, `door` is what each request passes, `pace`
 //! keeps slow clients from holding a place for ever.
 
 mod clients;
 mod door;
 mod drive;
 mod pace;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use clients::{Clients, NoPlace};
 use door::Admission;
 use drive::{Manner, Orders};
 pub(super) use pace::Timer;
+use workers::Workers;
 
 /// How long to wait when no connection can be accepted, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +42,9 @@ pub enum ServeError {
     /// A listener has no address; it cannot be used.
     #[error("the listening socket is not usable: {0}")]
     Listener(#[source] std::io::Error),
+    /// The system gives no thread to serve with.
+    #[error("cannot start a thread to serve with: {0}")]
+    Thread(#[source] std::io::Error),
 }
 
 /// A socket to listen on.
@@ -88,9 +93,8 @@ pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationTok
         complained: AtomicU64::new(0),
         app,
     });
-    let loops = TaskTracker::new();
     let mut watched: Vec<Arc<Tls>> = Vec::new();
-    for listener in listeners {
+    for listener in &listeners {
         let local = listener.socket.local_addr().map_err(ServeError::Listener)?;
         tracing::info!(listen = %local, tls = listener.tls.is_some(), "serving");
         if let Some(tls) = &listener.tls
@@ -99,10 +103,9 @@ pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationTok
             watched.push(tls.clone());
             tokio::spawn(tls.clone().watch(shutdown.clone()));
         }
-        loops.spawn(house.clone().accept(listener));
     }
-    loops.close();
-    loops.wait().await;
+    let workers = Workers::start(&house, listeners, limits.threads)?;
+    workers.closed().await;
     let connections = &house.connections;
     connections.close();
     tracing::info!(connections = connections.len(), "no more connections; open requests may finish");
@@ -111,20 +114,21 @@ pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationTok
         stop.cancel();
         connections.wait().await;
     }
+    workers.end().await;
     Ok(())
 }
 
 impl House {
     /// Accepts connections until the order to stop; never waits for a place, so that those for whom
     /// there is none hear it at once.
-    async fn accept(self: Arc<Self>, listener: Listener) {
+    async fn accept(self: Arc<Self>, socket: TcpListener, tls: Option<Arc<Tls>>) {
         loop {
             let accepted = tokio::select! {
-                accepted = listener.socket.accept() => accepted,
+                accepted = socket.accept() => accepted,
                 () = self.orders.shutdown.cancelled() => return,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, listener.tls.clone()),
+                Ok((stream, peer)) => self.admit(stream, peer, tls.clone()),
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

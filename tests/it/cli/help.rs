@@ -95,6 +95,15 @@ fn verify() {
 
                   [env: COUNTERSIGN_LOG=]
 
+              --log-format <FORM>
+                  Form of log lines on stderr [default: as --format]
+
+                  Possible values:
+                  - text: For people
+                  - json: One JSON object a line, for machines
+
+                  [env: COUNTERSIGN_LOG_FORMAT=]
+
               --config <FILE>
                   Configuration file of the server (YAML)
 
@@ -195,6 +204,15 @@ fn resolve() {
 
                   [env: COUNTERSIGN_LOG=]
 
+              --log-format <FORM>
+                  Form of log lines on stderr [default: as --format]
+
+                  Possible values:
+                  - text: For people
+                  - json: One JSON object a line, for machines
+
+                  [env: COUNTERSIGN_LOG_FORMAT=]
+
               --config <FILE>
                   Configuration file of the server (YAML)
 
@@ -239,6 +257,15 @@ fn policy_check() {
                   What to log: a level (error, warn, info, debug, trace) or a filter
 
                   [env: COUNTERSIGN_LOG=]
+
+              --log-format <FORM>
+                  Form of log lines on stderr [default: as --format]
+
+                  Possible values:
+                  - text: For people
+                  - json: One JSON object a line, for machines
+
+                  [env: COUNTERSIGN_LOG_FORMAT=]
 
               --config <FILE>
                   Configuration file of the server (YAML)
@@ -291,6 +318,15 @@ fn registries_d_check() {
                   What to log: a level (error, warn, info, debug, trace) or a filter
 
                   [env: COUNTERSIGN_LOG=]
+
+              --log-format <FORM>
+                  Form of log lines on stderr [default: as --format]
+
+                  Possible values:
+                  - text: For people
+                  - json: One JSON object a line, for machines
+
+                  [env: COUNTERSIGN_LOG_FORMAT=]
 
               --config <FILE>
                   Configuration file of the server (YAML)

@@ -1,0 +1,105 @@
+//! The threads that serve: each accepts for itself, with a runtime of its own, and keeps what it
+//! accepted. So a request is read, answered and written without a hop to another thread, which
+//! costs more than the answer.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{House, Listener, ServeError};
+use crate::server::tls::Tls;
+
+/// Beyond so many, a new connection wakes more threads than it is worth.
+const MOST: usize = 16;
+/// How long a thread may need to stop when nobody waits for its work any more.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
+
+/// A listening socket that is in nobody's runtime.
+#[derive(Clone)]
+struct Socket {
+    socket: Arc<std::net::TcpListener>,
+    tls: Option<Arc<Tls>>,
+}
+
+/// The threads of a server.
+pub(super) struct Workers {
+    accepting: TaskTracker,
+    over: DropGuard,
+    threads: Vec<(std::thread::JoinHandle<()>, oneshot::Receiver<()>)>,
+}
+
+impl Workers {
+    /// Starts `count` threads, or as many as there are processors, that accept from all of
+    /// `listeners` until the order to stop.
+    ///
+    /// # Errors
+    /// [`ServeError`] when a socket is not usable or a thread cannot be had.
+    pub(super) fn start(house: &Arc<House>, listeners: Vec<Listener>, count: usize) -> Result<Self, ServeError> {
+        let sockets = listeners.into_iter().map(Socket::of).collect::<io::Result<Vec<_>>>();
+        let sockets = sockets.map_err(ServeError::Listener)?;
+        let over = CancellationToken::new();
+        let mut workers = Self { accepting: TaskTracker::new(), over: over.clone().drop_guard(), threads: Vec::new() };
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
+        for number in 0..if count == 0 { processors() } else { count } {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Thread)?;
+            let loops = {
+                let _inside = runtime.enter();
+                let listener = |socket: &Socket| Ok((socket.open()?, socket.tls.clone()));
+                sockets.iter().map(listener).collect::<io::Result<Vec<_>>>().map_err(ServeError::Listener)?
+            };
+            let (house, accepting, over) = (house.clone(), workers.accepting.clone(), over.clone());
+            let (ended, end) = oneshot::channel();
+            let serve = move || {
+                runtime.block_on(async {
+                    for (socket, tls) in loops {
+                        accepting.spawn(house.clone().accept(socket, tls));
+                    }
+                    over.cancelled().await;
+                });
+                runtime.shutdown_timeout(LAST_MOMENT);
+                let _ = ended.send(());
+            };
+            let thread = std::thread::Builder::new().name(format!("serve-{number}")).spawn(serve);
+            workers.threads.push((thread.map_err(ServeError::Thread)?, end));
+        }
+        workers.accepting.close();
+        Ok(workers)
+    }
+
+    /// Waits until nothing is accepted any more.
+    pub(super) async fn closed(&self) {
+        self.accepting.wait().await;
+    }
+
+    /// Ends all threads, and what is still running on them.
+    pub(super) async fn end(self) {
+        drop(self.over);
+        for (thread, end) in self.threads {
+            let _ = end.await;
+            // It has said that it is at its end.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Socket {
+    /// Takes the socket out of the runtime that it is in.
+    fn of(listener: Listener) -> io::Result<Self> {
+        let socket: std::net::TcpListener = listener.socket.as_fd().try_clone_to_owned()?.into();
+        Ok(Self { socket: Arc::new(socket), tls: listener.tls })
+    }
+
+    /// Brings it into the present runtime, beside others.
+    fn open(&self) -> io::Result<TcpListener> {
+        let socket = self.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
+    }
+}
