@@ -386,3 +386,38 @@ fn parts_are_joined() {
     let ran = merge(&[&parts[0], &other], &[]);
     assert!(ran.code == Some(2) && ran.stderr.contains("different jobs: rename rules"), "{ran:?}");
 }
+
+#[test]
+fn pods_of_an_indexed_job_make_one_account() {
+    let desk = Desk::new();
+    let key = keys::secret("carol");
+    let pod = |index: u32, journal: u32| {
+        let (journal, report) = (desk.path(&format!("journal-{journal}")), desk.path(&format!("pod-{index}.json")));
+        let places = ["--from", text(&desk.from), "--to", text(&desk.to), "--policy", text(&desk.policy)];
+        let account = ["--journal", text(&journal), "--report", text(&report)];
+        std::process::Command::new(env!("CARGO_BIN_EXE_countersign"))
+            .args(["resign", "--shard", "auto", "--rename", "ibm", "--key", text(&key)])
+            .args(places)
+            .args(account)
+            .env("JOB_COMPLETION_INDEX", index.to_string())
+            .env("COUNTERSIGN_SHARDS", "3")
+            .output()
+            .unwrap()
+    };
+    for index in 0..3 {
+        // A pod that was started again does its part once.
+        for _ in 0..2 {
+            let ran = Ran::of(pod(index, index));
+            assert!(ran.code == Some(0) || ran.code == Some(1), "{ran:?}");
+        }
+        assert_eq!(read(&desk.path(&format!("pod-{index}.json")))["shards"], json!([format!("{}/3", index + 1)]));
+    }
+    let ran = Ran::of(pod(0, 1));
+    assert!(ran.code == Some(2) && ran.stderr.contains("its shard was \"2/3\", now it is \"1/3\""), "{ran:?}");
+    let pods = [0, 1, 2].map(|index| desk.path(&format!("pod-{index}.json")));
+    let all = desk.path("all.json");
+    let args = ["resign", "merge-reports", text(&pods[0]), text(&pods[1]), text(&pods[2]), "-o", text(&all)];
+    desk.host.countersign(&args).accepted();
+    assert_eq!(read(&all)["totals"], json!({"signed": 3, "already": 1, "unmatched": 1, "refused": 1, "failed": 0}));
+    assert_eq!(desk.right(&all)["signatures"], 4);
+}
