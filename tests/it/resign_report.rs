@@ -350,6 +350,21 @@ fn the_policy_of_a_pipe_is_recorded_too() {
     assert!(said.status.code() == Some(2) && stderr.contains("its policy was"), "{said:?}");
 }
 
+#[test]
+fn other_keys_behind_the_same_policy_are_another_job() {
+    let desk = Desk::new();
+    let trusted = desk.host.write("trusted.asc", std::fs::read(keys::public("alice")).unwrap());
+    let policy = desk.host.signed_by_policy("same.json", &trusted);
+    let (journal, key) = (desk.path("journal"), keys::secret("carol"));
+    let (from, to) = (text(&desk.from), text(&desk.to));
+    let flags = ["resign", "--from", from, "--to", to, "--rename", "ibm", "--policy", text(&policy)];
+    let run = || desk.host.countersign(&[&flags[..], &["--key", text(&key), "--journal", text(&journal)]].concat());
+    assert_eq!(run().code, Some(1));
+    std::fs::write(&trusted, std::fs::read(keys::public("bob")).unwrap()).unwrap();
+    let said = run();
+    assert!(said.code == Some(2) && said.stderr.contains("its policy's keys was"), "{said:?}");
+}
+
 /// Writes a report as serde_json would not: its first member first.
 pub(crate) fn write(path: &Path, report: &Value) {
     let mut members = report.as_object().unwrap().clone();

@@ -245,7 +245,7 @@ impl Resign {
             ("destination", shown(&self.to)),
             ("rename rules", rules.join(" ")),
             ("policy", Digest::sha256(policy).to_string()),
-            ("key files of the policy", key_files(old_policy)),
+            ("policy's keys", key_files(old_policy)),
             ("keys", keys.join(" ")),
             ("as-of time", self.as_of.map_or_else(|| "now".to_owned(), |time| time.to_string())),
             ("weak algorithms", if self.allow_weak { "accepted" } else { "refused" }.to_owned()),
