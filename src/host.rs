@@ -1,12 +1,17 @@
 //! The host whose configuration counts: whose home, which user, which release of containers/image.
 //! A parameter everywhere, so that tests and `doctor` can ask for others.
 
+mod file;
+
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::go;
+
+pub use file::SearchError;
+pub(crate) use file::read;
 
 /// Which release of the library is followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::document::{Document, DocumentError, Form, PullFromMirror, Registry};
 use super::matching::{RewriteError, matching_length, rewrite};
-use super::search::{self, Search, SearchError};
+use super::search::Search;
 use crate::go;
+use crate::host::{self, SearchError};
 use crate::image::{ImageReference, Reference};
 
 /// Why there is no configuration. Any of these makes every operation on docker images fail. The
@@ -119,7 +120,7 @@ impl Configuration {
     pub fn load(search: &Search) -> Result<Self, ConfigurationError> {
         let mut configuration = Self::default();
         for file in search.files()? {
-            match search::read(&file.path) {
+            match host::read(&file.path) {
                 Ok(bytes) => configuration.add(&file.path, &bytes, file.form)?,
                 // Gone since it was listed, or a link that leads nowhere.
                 Err(error) if error.is_not_found() && !file.named => {}

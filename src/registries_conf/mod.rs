@@ -18,8 +18,9 @@ mod matching;
 mod search;
 mod toml;
 
+pub use crate::host::SearchError;
 pub use configuration::{Blocked, Configuration, ConfigurationError, Placed, PullSource, PullSources, SourceError};
 pub use document::{Document, DocumentError, Form, Mirror, PullFromMirror, Registry};
 pub use matching::{RewriteError, matching_length, rewrite};
-pub use search::{ConfigurationFile, Search, SearchError};
+pub use search::{ConfigurationFile, Search};
 pub use toml::TomlError;

@@ -5,46 +5,16 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::document::Form;
 use crate::go;
-use crate::host::{Environment, Generation, drop_in_directories};
+use crate::host::{Environment, Generation, SearchError, drop_in_directories};
 
-/// The largest file that is read; the reference has no limit, memory has.
-const FILE_LIMIT: u64 = 8 * 1024 * 1024;
 const MAIN: &str = "registries.conf";
 const SUFFIX: &[u8] = b".conf";
-
-/// Why the directories or files cannot be read; prints as Go's `PathError` does.
-#[derive(Debug, thiserror::Error)]
-#[error("{operation} {}: {}", .path.display(), go::error_text(.source))]
-pub struct SearchError {
-    /// What was tried: `open`, `read`.
-    operation: &'static str,
-    /// The file or directory.
-    pub path: PathBuf,
-    /// What the system said.
-    source: io::Error,
-}
-
-impl SearchError {
-    fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self { operation, path: path.to_owned(), source }
-    }
-
-    /// Tells whether it could not even be opened, which Podman 6 says without naming its purpose.
-    pub(super) fn is_open(&self) -> bool {
-        self.operation == "open"
-    }
-
-    /// Tells whether the file is simply not there.
-    pub fn is_not_found(&self) -> bool {
-        self.source.kind() == io::ErrorKind::NotFound
-    }
-}
 
 /// A file that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,29 +156,6 @@ fn list(directory: &Path) -> Result<Vec<OsString>, SearchError> {
 
 fn is_configuration(name: &OsStr) -> bool {
     name.as_bytes().ends_with(SUFFIX)
-}
-
-/// Reads one file.
-///
-/// # Errors
-/// [`SearchError`] for anything else than an ordinary file that can be read.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, SearchError> {
-    let failed = |operation, error| SearchError::new(operation, path, error);
-    // Looked at before it is opened, for opening a pipe would wait for ever.
-    let meta = fs::metadata(path).map_err(|error| failed("open", error))?;
-    if meta.is_dir() {
-        return Err(failed("read", io::ErrorKind::IsADirectory.into()));
-    }
-    if !meta.is_file() {
-        return Err(failed("read", io::Error::other("not a regular file")));
-    }
-    let file = fs::File::open(path).map_err(|error| failed("open", error))?;
-    let mut bytes = Vec::new();
-    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| failed("read", error))?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(failed("read", io::Error::other(format!("exceeds {FILE_LIMIT} bytes"))));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

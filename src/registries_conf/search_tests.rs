@@ -1,6 +1,7 @@
 //! Which files count, against real directories.
 
 use super::*;
+use crate::host::read;
 
 struct Disk {
     dir: tempfile::TempDir,

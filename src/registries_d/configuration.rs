@@ -6,9 +6,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Section};
-use super::search::{self, Search, SearchError};
+use super::search::{self, Search};
 use super::yaml::YamlError;
 use crate::go;
+use crate::host::SearchError;
 
 /// Why there is no configuration. Any of these makes every operation on docker images fail, pulls
 /// that need no signature too. The sentences are containers/image's own.

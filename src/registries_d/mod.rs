@@ -13,9 +13,10 @@ mod search;
 mod url;
 mod yaml;
 
+pub use crate::host::SearchError;
 pub use configuration::{Configuration, ConfigurationError, Placed};
 pub use document::{Document, Key, Section};
 pub use location::{Attachments, Candidate, DEFAULT_DOCKER, Lookup, Mode, Origin};
-pub use search::{Search, SearchError};
+pub use search::Search;
 pub use url::{LookasideBase, LookasideError, Operation, SignatureLocation};
 pub use yaml::YamlError;

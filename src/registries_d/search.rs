@@ -7,34 +7,14 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::go;
-use crate::host::{Environment, Generation, drop_in_directories};
+use crate::host::{self, Environment, Generation, SearchError, drop_in_directories};
 
-/// The largest file that is read; the reference has no limit, memory has.
-const FILE_LIMIT: u64 = 8 * 1024 * 1024;
 const SUFFIX: &[u8] = b".yaml";
-
-/// Why the directories or files cannot be read; prints as Go's `PathError` does.
-#[derive(Debug, thiserror::Error)]
-#[error("{operation} {}: {}", .path.display(), go::error_text(.source))]
-pub struct SearchError {
-    /// What was tried: `open`, `read`, `readdirent`.
-    operation: &'static str,
-    /// The file or directory.
-    pub path: PathBuf,
-    /// What the system said.
-    source: io::Error,
-}
-
-impl SearchError {
-    fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self { operation, path: path.to_owned(), source }
-    }
-}
 
 /// Where to look for registries.d files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,28 +112,11 @@ fn is_configuration(name: &OsStr) -> bool {
 /// # Errors
 /// [`SearchError`] for anything else than an ordinary file that can be read.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, SearchError> {
-    let failed = |operation, error| Err(SearchError::new(operation, path, error));
-    // Looked at before it is opened, for opening a pipe would wait for ever.
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return failed("open", error),
-        Ok(meta) if meta.is_dir() => return failed("read", io::ErrorKind::IsADirectory.into()),
-        Ok(meta) if !meta.is_file() => return failed("read", io::Error::other("not a regular file")),
-        Ok(_) => {}
+    match host::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.is_open() && error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return failed("open", error),
-    };
-    let mut bytes = Vec::new();
-    if let Err(error) = file.take(FILE_LIMIT + 1).read_to_end(&mut bytes) {
-        return failed("read", error);
-    }
-    if bytes.len() as u64 > FILE_LIMIT {
-        return failed("read", io::Error::other(format!("exceeds {FILE_LIMIT} bytes")));
-    }
-    Ok(Some(bytes))
 }
 
 #[cfg(test)]
