@@ -4,7 +4,8 @@
 use countersign::image::Digest;
 use serde_json::{Value, json};
 
-use super::{Desk, Uploads, totals};
+use super::uploads::Uploads;
+use super::{Desk, totals};
 use crate::support::client::{Ran, text};
 use crate::support::http;
 use crate::support::image_folder::ImageFolder;
