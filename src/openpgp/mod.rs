@@ -10,12 +10,13 @@
 //! What counts as *one signed message* and which signature packets are acceptable is decided by our
 //! own code, octet for octet, because the acceptance table (spec containers-image 4.3) is narrower
 //! than what any OpenPGP library accepts. Certificates - self-signatures, bindings, expiry,
-//! revocations - are Sequoia's, and so is the arithmetic.
+//! revocations - are Sequoia's, and so is most of the `arithmetic`.
 //!
 //! Signatures are checked with [`Key::verify`](sequoia_openpgp::packet::Key::verify) and never
 //! through `Signature::verify_*`: those remember every good signature in a process-wide map that
 //! is never emptied (spec rust-stack 0.2). Only the self-signatures of keyrings enter that map.
 
+mod arithmetic;
 mod decompress;
 mod fingerprint;
 mod inspect;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use sequoia_openpgp::types::HashAlgorithm;
 
+use super::arithmetic;
 use super::fingerprint::{Fingerprint, KeyId};
 use super::keyring::{Candidate, Keyring};
 use super::message::{self, Message, MessageError};
@@ -159,7 +160,7 @@ pub fn verify(message: &[u8], keyring: &Keyring, options: &VerifyOptions) -> Res
         if named.is_some_and(|named| named != candidate.fingerprint) {
             continue;
         }
-        let judged = arithmetic(&message, &candidate, hash, created)
+        let judged = made_by(&message, &candidate, hash, created)
             .and_then(|()| Ok(standing::check(keyring, &candidate, options.at, options.allow_weak_keys)?));
         match judged {
             // Nobody could make it while the key was good, whatever time it is judged as of.
@@ -270,7 +271,7 @@ fn acceptable(
 }
 
 /// Checks that the key made this signature over this content.
-fn arithmetic(
+fn made_by(
     message: &Message,
     candidate: &Candidate<'_>,
     hash: HashAlgorithm,
@@ -290,8 +291,9 @@ fn arithmetic(
     if !digest.starts_with(&signature.digest_prefix) {
         return Err(bad());
     }
-    // Not `Signature::verify_*`: see the header of this room.
-    key.verify(value, hash, &digest).map_err(|_| bad())?;
+    if !arithmetic::holds(key, value, hash, &digest) {
+        return Err(bad());
+    }
     if created < key.creation_time() {
         return Err(VerifyError::OlderThanKey {
             key: candidate.fingerprint.clone(),

@@ -10,20 +10,21 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::backend::{Created, Found, Snapshot};
 use super::error::StoreError;
-use super::layout::{SetAddress, is_leftover, signature_name, signature_number};
+use super::layout::{SetAddress, is_leftover, signature_name};
 use super::lease::{Attempt, Lease};
-use super::signatures::{SET_LIMIT, StoredSignature};
-use crate::signature::BLOB_LIMIT;
+use super::local_set::{OpenSet, open_unlinked};
+use super::signatures::StoredSignature;
 
 /// A write is over within this time; what is older was left by a crash.
 const LEFTOVER_AGE: Duration = Duration::from_hours(1);
@@ -39,12 +40,8 @@ pub(super) struct LocalTree {
     /// Folders whose own entries, up to the root, this process has seen flushed.
     durable: Mutex<HashSet<PathBuf>>,
     counter: AtomicU32,
-}
-
-/// A set's folder and the numbers in it, in order.
-struct Listing {
-    folder: PathBuf,
-    numbers: Vec<u32>,
+    /// Whether the files seem to be ours, so that they may be read without a note of when.
+    noatime: AtomicBool,
 }
 
 impl LocalTree {
@@ -61,7 +58,7 @@ impl LocalTree {
             Err(_) => create_root(folder, fsync).map_err(|error| format!("cannot create it: {error}"))?,
         }
         let root = fs::canonicalize(folder).map_err(|error| error.to_string())?;
-        Ok(Self { root, fsync, durable: Mutex::default(), counter: AtomicU32::new(0) })
+        Ok(Self { root, fsync, durable: Mutex::default(), counter: AtomicU32::new(0), noatime: AtomicBool::new(true) })
     }
 
     /// Returns the folder, absolute and without links.
@@ -73,16 +70,14 @@ impl LocalTree {
     /// meanwhile: one could move a file from a number yet to be read to one that was.
     pub(super) fn read(&self, at: &SetAddress, limit: u64, alone: bool) -> Result<Snapshot, StoreError> {
         let mut snapshot = Snapshot { signatures: Vec::new(), shaken: false, missing: false };
-        let Some(folder) = self.folder(at)? else { return Ok(snapshot) };
-        let guard = if alone { Shared::Kept(None) } else { share(&folder)? };
-        snapshot.shaken = matches!(guard, Shared::Moving);
-        let Some(listing) = self.list(at, folder)? else { return Ok(snapshot) };
+        let Some(set) = OpenSet::open(self, at)? else { return Ok(snapshot) };
+        snapshot.shaken = !alone && !set.keep_removers_out();
         let mut left = limit;
-        for number in listing.numbers {
-            match self.read_file(at, &listing.folder.join(signature_name(number)), number, left)? {
+        for entry in set.entries()? {
+            match set.read(entry, left)? {
                 Some(bytes) => {
                     left = left.saturating_sub(bytes.len() as u64);
-                    snapshot.signatures.push(StoredSignature { number, bytes });
+                    snapshot.signatures.push(StoredSignature { number: entry.number, bytes });
                 }
                 None => (snapshot.shaken, snapshot.missing) = (true, true),
             }
@@ -98,29 +93,23 @@ impl LocalTree {
     /// As [`LocalTree::find`]; without `flush` the caller sees to durability.
     pub(super) fn look_for(&self, at: &SetAddress, blob: &[u8], flush: bool) -> Result<Found, StoreError> {
         let mut found = Found { same: None, highest: 0, unsettled: false };
-        let Some(folder) = self.folder(at)? else { return Ok(found) };
-        let guard = share(&folder)?;
-        found.unsettled = matches!(guard, Shared::Moving);
-        let Some(listing) = self.list(at, folder)? else { return Ok(found) };
-        found.highest = listing.numbers.last().copied().unwrap_or(0);
-        for number in listing.numbers {
-            let path = listing.folder.join(signature_name(number));
+        let Some(set) = OpenSet::open(self, at)? else { return Ok(found) };
+        found.unsettled = !set.keep_removers_out();
+        let entries = set.entries()?;
+        found.highest = entries.last().map_or(0, |entry| entry.number);
+        for entry in entries {
             // A file of another length is another signature.
-            match fs::metadata(&path) {
-                Ok(file) if file.len() == blob.len() as u64 => {}
-                Ok(_) => continue,
-                Err(error) if is_missing(&error) => continue,
-                Err(error) => return Err(failed("reading", &path, &error)),
+            if set.length(entry)? != Some(blob.len() as u64) {
+                continue;
             }
-            if self.read_file(at, &path, number, u64::MAX)?.is_some_and(|stored| *stored == *blob) {
+            if set.read(entry, u64::MAX)?.is_some_and(|stored| *stored == *blob) {
                 // "Already there" is a promise too: whoever wrote it may not have flushed it yet.
                 if flush {
+                    let path = set.path.join(signature_name(entry.number));
                     let flushed = File::open(&path).and_then(|file| file.sync_all());
-                    flushed
-                        .and_then(|()| self.flush_folders(&listing.folder))
-                        .map_err(|e| failed("flushing", &path, &e))?;
+                    flushed.and_then(|()| self.flush_folders(&set.path)).map_err(|e| failed("flushing", &path, &e))?;
                 }
-                found.same = Some(number);
+                found.same = Some(entry.number);
                 break;
             }
         }
@@ -203,94 +192,43 @@ impl LocalTree {
         Ok(swept)
     }
 
-    /// Tells whether a set's folder holds any signature; the walk asks it.
-    pub(super) fn holds_signature(&self, folder: &Path) -> Result<bool, StoreError> {
-        for entry in entries(folder)?.into_iter().flatten() {
-            let entry = entry.map_err(|error| failed("listing", folder, &error))?;
-            if self.number_of(&entry)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Follows a link: the folder or file it leads to, if that exists and lies inside the tree.
     pub(super) fn inside(&self, path: &Path) -> Result<Option<PathBuf>, StoreError> {
         // Mostly there is no link at all, and then one call tells that; links are resolved step by step.
-        let canonical = if path.starts_with(&self.root) && is_without_links(path) {
-            Ok(path.to_owned())
-        } else {
-            fs::canonicalize(path)
-        };
-        match canonical {
+        if path.starts_with(&self.root) {
+            match open_unlinked(path, OFlags::PATH) {
+                Ok(Some(_)) => return Ok(Some(path.to_owned())),
+                Ok(None) => return self.check_root().map(|()| None),
+                Err(_) => {}
+            }
+        }
+        match fs::canonicalize(path) {
             Ok(target) if target.starts_with(&self.root) => Ok(Some(target)),
             Ok(_) => Ok(None),
-            Err(error) if is_missing(&error) => {
-                // The tree itself being gone (a lost mount) is a failure, not an empty store.
-                fs::metadata(&self.root).map_err(|error| failed("reading", &self.root, &error))?;
-                Ok(None)
-            }
+            Err(error) if is_missing(&error) => self.check_root().map(|()| None),
             Err(error) => Err(failed("reading", path, &error)),
         }
+    }
+
+    /// The tree itself being gone (a lost mount) is a failure, not an empty store.
+    pub(super) fn check_root(&self) -> Result<(), StoreError> {
+        fs::metadata(&self.root).map(|_| ()).map_err(|error| failed("reading", &self.root, &error))
+    }
+
+    /// Opens something without a note of when it was read: each such note is a write to the disk.
+    pub(super) fn read_unnoted<T>(&self, open: impl Fn(OFlags) -> Result<T, Errno>) -> Result<T, Errno> {
+        if self.noatime.load(Ordering::Relaxed) {
+            match open(OFlags::NOATIME) {
+                Err(Errno::PERM) => self.noatime.store(false, Ordering::Relaxed),
+                opened => return opened,
+            }
+        }
+        open(OFlags::empty())
     }
 
     /// Returns a set's existing folder.
     fn folder(&self, at: &SetAddress) -> Result<Option<PathBuf>, StoreError> {
         self.inside(&self.root.join(at.to_string()))
-    }
-
-    fn list(&self, at: &SetAddress, folder: PathBuf) -> Result<Option<Listing>, StoreError> {
-        let Some(found) = entries(&folder)? else { return Ok(None) };
-        let mut numbers = Vec::new();
-        for entry in found {
-            let entry = entry.map_err(|error| failed("listing", &folder, &error))?;
-            if let Some(number) = self.number_of(&entry)? {
-                if numbers.len() >= SET_LIMIT {
-                    return Err(StoreError::TooMany { at: at.to_string(), limit: format!("{SET_LIMIT} signatures") });
-                }
-                numbers.push(number);
-            }
-        }
-        numbers.sort_unstable();
-        Ok(Some(Listing { folder, numbers }))
-    }
-
-    /// Returns the number of a signature's file, `None` for anything foreign.
-    fn number_of(&self, entry: &fs::DirEntry) -> Result<Option<u32>, StoreError> {
-        let Some(number) = entry.file_name().to_str().and_then(signature_number) else { return Ok(None) };
-        let path = entry.path();
-        let kind = match entry.file_type() {
-            Ok(kind) => kind,
-            Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(failed("reading", &path, &error)),
-        };
-        let counts =
-            kind.is_file() || (kind.is_symlink() && self.inside(&path)?.is_some_and(|target| target.is_file()));
-        Ok(counts.then_some(number.get()))
-    }
-
-    /// Reads one file; `None` when it is gone by now.
-    fn read_file(&self, at: &SetAddress, path: &Path, number: u32, left: u64) -> Result<Option<Bytes>, StoreError> {
-        let mut file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(failed("reading", path, &error)),
-        };
-        let length = file.metadata().map_err(|error| failed("reading", path, &error))?.len();
-        let limit = left.min(BLOB_LIMIT as u64);
-        let mut bytes = Vec::with_capacity(usize::try_from(length.min(limit)).unwrap_or(0).saturating_add(1));
-        // A file may grow between the two calls: what counts is what was read.
-        (&mut file).take(limit + 1).read_to_end(&mut bytes).map_err(|error| failed("reading", path, &error))?;
-        if bytes.len() > BLOB_LIMIT {
-            return Err(StoreError::TooLarge(format!("{at}/{}", signature_name(number))));
-        }
-        if bytes.len() as u64 > limit {
-            return Err(StoreError::TooMany {
-                at: at.to_string(),
-                limit: "the bytes that are read of one set".to_owned(),
-            });
-        }
-        Ok(Some(bytes.into()))
     }
 
     /// Makes a set's folder, never through a link that leads out of the tree.
@@ -367,27 +305,6 @@ impl LocalTree {
     }
 }
 
-/// Whether removers are kept out of a folder.
-enum Shared {
-    /// They are (or the file system has no locks, and then there are none).
-    Kept(#[expect(dead_code, reason = "held for its lock, not read")] Option<File>),
-    /// One is at work.
-    Moving,
-}
-
-/// Keeps removers out of a folder, if none is at work.
-fn share(folder: &Path) -> Result<Shared, StoreError> {
-    let opened = match File::open(folder) {
-        Ok(opened) => opened,
-        Err(error) if is_missing(&error) => return Ok(Shared::Kept(None)),
-        Err(error) => return Err(failed("listing", folder, &error)),
-    };
-    Ok(match opened.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => Shared::Moving,
-        Ok(()) | Err(TryLockError::Error(_)) => Shared::Kept(Some(opened)),
-    })
-}
-
 /// Opens a folder for listing; `None` when there is no such folder.
 fn entries(folder: &Path) -> Result<Option<fs::ReadDir>, StoreError> {
     match fs::read_dir(folder) {
@@ -414,18 +331,8 @@ fn flush(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Tells whether a path exists and no part of it is a symbolic link. Also false where the system
-/// cannot tell.
-fn is_without_links(path: &Path) -> bool {
-    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-    // `..` would be resolved without being taken out of the path; no address has it.
-    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    plain && openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).is_ok()
-}
-
 /// A name that cannot exist is missing like one that does not.
-fn is_missing(error: &io::Error) -> bool {
+pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename)
 }
 

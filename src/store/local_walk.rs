@@ -12,6 +12,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use super::error::StoreError;
 use super::layout::{SetAddress, StorePath, is_leftover, signature_number};
 use super::local::{LocalTree, failed};
+use super::local_set::OpenSet;
 use super::survey::{Foreign, Stray, Surveyed};
 
 /// How many sets are looked for at a time.
@@ -29,6 +30,8 @@ pub(super) struct Manner {
     /// Each folder's entries by name, so that a repository's sets lie side by side; this holds the
     /// names of a folder in memory.
     pub(super) sorted: bool,
+    /// A folder with a set's name is told without a look into it.
+    pub(super) hasty: bool,
 }
 
 /// Walks the sets whose path is `under` or lies below it.
@@ -196,7 +199,12 @@ impl Walker {
                     self.enter(path, folder, None, Some(InSet { address: set, told: false }))?;
                     return Ok(None);
                 }
-                return Ok(self.tree.holds_signature(&folder)?.then_some(Surveyed::Set(set)));
+                if self.manner.hasty {
+                    return Ok(Some(Surveyed::Set(set)));
+                }
+                let found = OpenSet::open_found(&self.tree, &set, folder)?;
+                let holds_any = found.map_or(Ok(false), |found| found.holds_signature())?;
+                return Ok(holds_any.then_some(Surveyed::Set(set)));
             }
             Ok(None) if level.only.is_some() => return Ok(None),
             Ok(None) if self.stack.len() >= DEEPEST => return Ok(self.stray(entry, Stray::Deep)),

@@ -12,6 +12,7 @@ mod group;
 mod layout;
 mod lease;
 mod local;
+mod local_set;
 mod local_walk;
 mod objects;
 mod open;

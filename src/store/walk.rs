@@ -18,32 +18,35 @@ impl Store {
     /// After an error (a folder that may not be read) the stream goes on with the rest where it
     /// can: who must see everything takes any error for a failure of the whole.
     pub fn walk(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
-        match &self.backend {
-            Backend::Local { tree, .. } => {
-                local_walk::walk(tree.clone(), under.clone(), Manner::default()).try_filter_map(only_sets).boxed()
-            }
-            Backend::Objects(tree) => objects(tree, under, false).try_filter_map(only_sets).boxed(),
-        }
+        self.walk_in(under, Manner::default())
     }
 
-    /// As [`Store::walk`], with the sets of one repository side by side. In a folder this takes
-    /// memory for the names of one directory and of those above it.
+    /// As [`Store::walk`], for who reads each set anyhow: one that is empty may be told too.
+    pub fn walk_to_read(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
+        self.walk_in(under, Manner { hasty: true, ..Manner::default() })
+    }
+
+    /// As [`Store::walk_to_read`], with the sets of one repository side by side. In a folder this
+    /// takes memory for the names of one directory and of those above it.
     pub fn walk_by_repository(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
+        self.walk_in(under, Manner { sorted: true, hasty: true, ..Manner::default() })
+    }
+
+    /// A bucket lists by key: all keys of a repository begin alike, and an empty set has none.
+    fn walk_in(&self, under: &StorePath, manner: Manner) -> BoxStream<'_, Result<SetAddress, StoreError>> {
         match &self.backend {
-            Backend::Local { tree, .. } => {
-                let manner = Manner { thorough: false, sorted: true };
-                local_walk::walk(tree.clone(), under.clone(), manner).try_filter_map(only_sets).boxed()
-            }
-            // Buckets list by key, and all keys of a repository begin alike.
-            Backend::Objects(tree) => objects(tree, under, false).try_filter_map(only_sets).boxed(),
+            Backend::Local { tree, .. } => local_walk::walk(tree.clone(), under.clone(), manner),
+            Backend::Objects(tree) => objects(tree, under, false),
         }
+        .try_filter_map(only_sets)
+        .boxed()
     }
 
     /// As [`Store::walk`], and tells of everything in the tree that is no signature, too.
     pub fn survey(&self, under: &StorePath) -> BoxStream<'_, Result<Surveyed, StoreError>> {
         match &self.backend {
             Backend::Local { tree, .. } => {
-                local_walk::walk(tree.clone(), under.clone(), Manner { thorough: true, sorted: false })
+                local_walk::walk(tree.clone(), under.clone(), Manner { thorough: true, ..Manner::default() })
             }
             Backend::Objects(tree) => objects(tree, under, true),
         }

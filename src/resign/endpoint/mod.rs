@@ -230,7 +230,7 @@ fn whole_tree(store: Store, grouped: bool) -> BoxStream<'static, Result<SetAddre
     // The walk borrows its store; a task of its own keeps both alive.
     tokio::spawn(async move {
         let root = StorePath::root();
-        let mut walk = if grouped { store.walk_by_repository(&root) } else { store.walk(&root) };
+        let mut walk = if grouped { store.walk_by_repository(&root) } else { store.walk_to_read(&root) };
         while let Some(set) = walk.next().await {
             if sender.send(set).await.is_err() {
                 return;

@@ -25,8 +25,9 @@ use crate::store::{MOST_SIGNATURES, SetAddress, Store, StoreError};
 /// as a small signature.
 const CHUNK: usize = 16;
 /// How many signatures may be prepared and not yet settled for good: memory is bounded by that,
-/// whether an image has one or thousands.
-const ROOM: u32 = 4096;
+/// whether an image has one or thousands. Room for two groups that are being flushed and for a
+/// third that is gathered.
+const ROOM: u32 = 6144;
 
 /// One image's work, ready to be written.
 #[derive(Default)]

@@ -1,0 +1,218 @@
+//! One set's folder, opened once: its lock, the numbers in it, the bytes under them. Everything is
+//! asked of the open folder, so that a set costs few calls however deep it lies.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat};
+use rustix::io::Errno;
+
+use super::error::StoreError;
+use super::layout::{SetAddress, signature_name, signature_number};
+use super::local::{LocalTree, failed, is_missing};
+use super::signatures::SET_LIMIT;
+use crate::signature::BLOB_LIMIT;
+
+/// Names of a folder are read by this many bytes: all of an ordinary set at once.
+const NAMES: usize = 4096;
+/// What is read of a file at first: all of an ordinary signature.
+const ORDINARY: usize = 4096;
+
+/// Opens a path of which no part may be a symbolic link; `None` when there is nothing, and no link
+/// that could lead to it.
+///
+/// # Errors
+/// There is a link in it, or something else is to be found out step by step.
+pub(super) fn open_unlinked(path: &Path, flags: OFlags) -> Result<Option<OwnedFd>, Errno> {
+    // `..` would be resolved without being taken out of the path; no address has it.
+    if !path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_))) {
+        return Err(Errno::LOOP);
+    }
+    match openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        // Also where the system has no such call.
+        Err(error) => Err(error),
+    }
+}
+
+/// A signature's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub(super) number: u32,
+    /// It is a link to a file inside the tree.
+    link: bool,
+}
+
+/// A set's folder.
+pub(super) struct OpenSet<'a> {
+    tree: &'a LocalTree,
+    at: &'a SetAddress,
+    pub(super) path: PathBuf,
+    folder: File,
+}
+
+impl<'a> OpenSet<'a> {
+    /// Opens a set's folder, if there is one inside the tree.
+    pub(super) fn open(tree: &'a LocalTree, at: &'a SetAddress) -> Result<Option<Self>, StoreError> {
+        let path = tree.root().join(at.to_string());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        match tree.read_unnoted(|unnoted| open_unlinked(&path, flags | unnoted)) {
+            Ok(Some(folder)) => Ok(Some(Self { tree, at, path, folder: folder.into() })),
+            Ok(None) => tree.check_root().map(|()| None),
+            Err(_) => match tree.inside(&path)? {
+                Some(path) => Self::open_found(tree, at, path),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Opens the folder that a walk has found; `None` when it is gone by now.
+    pub(super) fn open_found(
+        tree: &'a LocalTree,
+        at: &'a SetAddress,
+        path: PathBuf,
+    ) -> Result<Option<Self>, StoreError> {
+        Ok(open_folder(&path)?.map(|folder| Self { tree, at, path, folder }))
+    }
+
+    /// Keeps removers out of the set until this is dropped; false if one is at work. Where the file
+    /// system has no locks there are no removers either.
+    pub(super) fn keep_removers_out(&self) -> bool {
+        !matches!(self.folder.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Lists the signatures, in the order of their numbers.
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        self.each(|entry| {
+            if entries.len() >= SET_LIMIT {
+                let limit = format!("{SET_LIMIT} signatures");
+                return Err(StoreError::TooMany { at: self.at.to_string(), limit });
+            }
+            entries.push(entry);
+            Ok(true)
+        })?;
+        entries.sort_unstable();
+        Ok(entries)
+    }
+
+    /// Tells whether there is any signature.
+    pub(super) fn holds_signature(&self) -> Result<bool, StoreError> {
+        let mut any = false;
+        self.each(|_| {
+            any = true;
+            Ok(false)
+        })?;
+        Ok(any)
+    }
+
+    /// Hands each signature's file to `take` until that says false.
+    fn each(&self, mut take: impl FnMut(Entry) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+        let mut names = [MaybeUninit::uninit(); NAMES];
+        let mut listing = RawDir::new(&self.folder, &mut names);
+        while let Some(entry) = listing.next() {
+            let entry = entry.map_err(|error| failed("listing", &self.path, &error.into()))?;
+            let Some(number) = entry.file_name().to_str().ok().and_then(signature_number) else { continue };
+            let number = number.get();
+            let link = match self.kind(number, entry.file_type())? {
+                FileType::RegularFile => false,
+                FileType::Symlink => {
+                    let target = self.tree.inside(&self.path.join(signature_name(number)))?;
+                    if !target.is_some_and(|target| target.is_file()) {
+                        continue;
+                    }
+                    true
+                }
+                _ => continue,
+            };
+            if !take(Entry { number, link })? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Not all file systems tell in a listing what a name stands for.
+    fn kind(&self, number: u32, listed: FileType) -> Result<FileType, StoreError> {
+        if listed != FileType::Unknown {
+            return Ok(listed);
+        }
+        match statat(&self.folder, signature_name(number), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(FileType::from_raw_mode(found.st_mode)),
+            Err(Errno::NOENT) => Ok(FileType::Unknown),
+            Err(error) => Err(self.failed(number, &error.into())),
+        }
+    }
+
+    /// Returns a file's length; `None` when it is gone by now.
+    pub(super) fn length(&self, entry: Entry) -> Result<Option<u64>, StoreError> {
+        match statat(&self.folder, signature_name(entry.number), AtFlags::empty()) {
+            Ok(found) => Ok(u64::try_from(found.st_size).ok()),
+            Err(error) if is_missing(&error.into()) => Ok(None),
+            Err(error) => Err(self.failed(entry.number, &error.into())),
+        }
+    }
+
+    /// Reads one file, if it has at most `left` bytes; `None` when it is gone by now.
+    pub(super) fn read(&self, entry: Entry, left: u64) -> Result<Option<Bytes>, StoreError> {
+        let follow = if entry.link { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | follow;
+        let name = signature_name(entry.number);
+        let open = |unnoted| openat(&self.folder, &name, flags | unnoted, Mode::empty());
+        let mut file = match self.tree.read_unnoted(open) {
+            Ok(file) => File::from(file),
+            // It has become a link meanwhile: the next look sees where to.
+            Err(Errno::LOOP) if !entry.link => return Ok(None),
+            Err(error) if is_missing(&error.into()) => return Ok(None),
+            Err(error) => return Err(self.failed(entry.number, &error.into())),
+        };
+        let limit = left.min(BLOB_LIMIT as u64);
+        let bytes = read_up_to(&mut file, limit).map_err(|error| self.failed(entry.number, &error))?;
+        if bytes.len() > BLOB_LIMIT {
+            return Err(StoreError::TooLarge(format!("{}/{}", self.at, signature_name(entry.number))));
+        }
+        if bytes.len() as u64 > limit {
+            let limit = "the bytes that are read of one set".to_owned();
+            return Err(StoreError::TooMany { at: self.at.to_string(), limit });
+        }
+        Ok(Some(bytes))
+    }
+
+    fn failed(&self, number: u32, error: &io::Error) -> StoreError {
+        failed("reading", &self.path.join(signature_name(number)), error)
+    }
+}
+
+/// Opens a folder, `None` when there is no such folder.
+fn open_folder(path: &Path) -> Result<Option<File>, StoreError> {
+    let opened = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    match opened.map_err(io::Error::from) {
+        Ok(folder) => Ok(Some(folder.into())),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(failed("listing", path, &error)),
+    }
+}
+
+/// Reads a file to its end, or to one byte more than `limit`. Files grow: what counts is what was
+/// read, not what their length was.
+fn read_up_to(file: &mut File, limit: u64) -> io::Result<Bytes> {
+    let mut first = [0; ORDINARY];
+    let mut file = file.take(limit.saturating_add(1));
+    let mut filled = 0;
+    while let Some(rest) = first.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => return Ok(Bytes::copy_from_slice(first.get(..filled).unwrap_or_default())),
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut bytes = first.to_vec();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
