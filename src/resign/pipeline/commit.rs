@@ -34,6 +34,8 @@ pub(super) struct Group {
     pub(super) items: Vec<Item>,
     pub(super) resumed: u64,
     pub(super) refused_before: u64,
+    /// Parts of the source that could not be listed.
+    pub(super) unlisted: Vec<String>,
     /// Held until the items are settled for good.
     pub(super) rooms: Vec<OwnedSemaphorePermit>,
 }
@@ -82,14 +84,15 @@ async fn append(shared: Arc<Shared>, prepared: Vec<Prepared>) -> Vec<Result<Grou
     let mut stopped = Vec::new();
     let (mut waiting, mut batch) = (Vec::new(), Vec::new());
     for one in prepared {
-        let Ready { settled, unwritten, resumed, refused_before, waiting: _, room } = match one {
+        let Ready { settled, unwritten, resumed, refused_before, unlisted, waiting: _, room } = match one {
             Ok(ready) => ready,
             Err(error) => {
                 stopped.push(Err(error));
                 continue;
             }
         };
-        group.images += 1;
+        group.images += u64::from(unlisted.is_none());
+        group.unlisted.extend(unlisted);
         group.rooms.extend(room);
         group.resumed += resumed;
         group.refused_before += refused_before;
