@@ -23,6 +23,7 @@ use super::error::StoreError;
 use super::layout::{SetAddress, is_leftover, signature_name, signature_number};
 use super::lease::{Attempt, Lease};
 use super::signatures::{SET_LIMIT, StoredSignature};
+use super::staging::Staging;
 use crate::signature::BLOB_LIMIT;
 
 /// A write is over within this time; what is older was left by a crash.
@@ -39,6 +40,7 @@ pub(super) struct LocalTree {
     /// Folders whose own entries, up to the root, this process has seen flushed.
     durable: Mutex<HashSet<PathBuf>>,
     counter: AtomicU32,
+    pub(super) staging: Staging,
 }
 
 /// A set's folder and the numbers in it, in order.
@@ -61,7 +63,7 @@ impl LocalTree {
             Err(_) => create_root(folder, fsync).map_err(|error| format!("cannot create it: {error}"))?,
         }
         let root = fs::canonicalize(folder).map_err(|error| error.to_string())?;
-        Ok(Self { root, fsync, durable: Mutex::default(), counter: AtomicU32::new(0) })
+        Ok(Self { root, fsync, durable: Mutex::default(), counter: AtomicU32::new(0), staging: Staging::default() })
     }
 
     /// Returns the folder, absolute and without links.
@@ -249,6 +251,8 @@ impl LocalTree {
                     return Err(StoreError::TooMany { at: at.to_string(), limit: format!("{SET_LIMIT} signatures") });
                 }
                 numbers.push(number);
+            } else {
+                self.staging.take_away(&entry);
             }
         }
         numbers.sort_unstable();
@@ -331,7 +335,7 @@ impl LocalTree {
         loop {
             let count = self.counter.fetch_add(1, Ordering::Relaxed);
             let mut name = path.as_os_str().to_owned();
-            name.push(format!("#{}{count:010}", std::process::id()));
+            name.push(format!("#{}", self.staging.suffix(count)));
             let staged = PathBuf::from(name);
             match OpenOptions::new().write(true).create_new(true).open(&staged) {
                 Ok(file) => return Ok((file, staged)),

@@ -29,6 +29,8 @@ pub(super) struct Manner {
     /// Each folder's entries by name, so that a repository's sets lie side by side; this holds the
     /// names of a folder in memory.
     pub(super) sorted: bool,
+    /// Sets by their names, whether there is a signature in them or not.
+    pub(super) names: bool,
 }
 
 /// Walks the sets whose path is `under` or lies below it.
@@ -196,7 +198,8 @@ impl Walker {
                     self.enter(path, folder, None, Some(InSet { address: set, told: false }))?;
                     return Ok(None);
                 }
-                return Ok(self.tree.holds_signature(&folder)?.then_some(Surveyed::Set(set)));
+                let counts = self.manner.names || self.tree.holds_signature(&folder)?;
+                return Ok(counts.then_some(Surveyed::Set(set)));
             }
             Ok(None) if level.only.is_some() => return Ok(None),
             Ok(None) if self.stack.len() >= DEEPEST => return Ok(self.stray(entry, Stray::Deep)),

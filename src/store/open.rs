@@ -255,7 +255,8 @@ mod tests {
         assert!(said.contains("keys have no place") && !said.contains("geheim"), "{said}");
         let said = refused("s3://bucket/p", &[("AWS_ENDPOINT_URL_S3", "http://u:geheim@h")]).await;
         assert!(said.contains("must not hold a user") && !said.contains("geheim"), "{said}");
-        for location in ["s3:key:geheim@bucket", "s3:///key:geheim@bucket", "file://u:geheim@host/x", "file:u:geheim@h"] {
+        for location in ["s3:key:geheim@bucket", "s3:///key:geheim@bucket", "file://u:geheim@host/x", "file:u:geheim@h"]
+        {
             let said = refused(location, &[]).await;
             assert!(!said.contains("geheim"), "{said}");
         }

@@ -26,12 +26,20 @@ impl Store {
         }
     }
 
+    /// As [`Store::walk`], by the names of folders alone, without a look into them: sets that have
+    /// no signature are among them. `None` where that is no cheaper.
+    pub fn walk_names(&self, under: &StorePath) -> Option<BoxStream<'_, Result<SetAddress, StoreError>>> {
+        let Backend::Local { tree, .. } = &self.backend else { return None };
+        let manner = Manner { names: true, ..Manner::default() };
+        Some(local_walk::walk(tree.clone(), under.clone(), manner).try_filter_map(only_sets).boxed())
+    }
+
     /// As [`Store::walk`], with the sets of one repository side by side. In a folder this takes
     /// memory for the names of one directory and of those above it.
     pub fn walk_by_repository(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
         match &self.backend {
             Backend::Local { tree, .. } => {
-                let manner = Manner { thorough: false, sorted: true };
+                let manner = Manner { sorted: true, ..Manner::default() };
                 local_walk::walk(tree.clone(), under.clone(), manner).try_filter_map(only_sets).boxed()
             }
             // Buckets list by key, and all keys of a repository begin alike.
@@ -43,7 +51,7 @@ impl Store {
     pub fn survey(&self, under: &StorePath) -> BoxStream<'_, Result<Surveyed, StoreError>> {
         match &self.backend {
             Backend::Local { tree, .. } => {
-                local_walk::walk(tree.clone(), under.clone(), Manner { thorough: true, sorted: false })
+                local_walk::walk(tree.clone(), under.clone(), Manner { thorough: true, ..Manner::default() })
             }
             Backend::Objects(tree) => objects(tree, under, true),
         }

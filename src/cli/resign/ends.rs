@@ -197,9 +197,15 @@ async fn destination(
     }
     match Store::open(to, &StoreOptions { create: !dry_run, patient: true, ..StoreOptions::default() }).await {
         // A dry run creates nothing; what is not there yet is empty.
-        Err(_) if dry_run && !to.contains("://") => Ok(Endpoint::Tree(Store::memory())),
+        Err(_) if dry_run && may_become_a_folder(to) => Ok(Endpoint::Tree(Store::memory())),
         opened => Ok(Endpoint::Tree(opened?)),
     }
+}
+
+/// Tells whether a place is a folder that is not there yet.
+fn may_become_a_folder(place: &str) -> bool {
+    let scheme = place.split_once(':').is_some_and(|(scheme, _)| matches!(scheme, "s3" | "gs" | "az" | "file"));
+    !scheme && !place.contains("://") && !place.is_empty() && !std::path::Path::new(place).exists()
 }
 
 /// Returns the client that reads what a report tells of.

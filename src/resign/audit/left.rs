@@ -2,15 +2,13 @@
 //! could hide behind them what it should tell of, so each is found out anew as far as that can be.
 
 use super::check::{Check, Checked, NOT_REFUSED, Question, facts};
-use super::stores::is_signature;
 use crate::image::Digest;
 use crate::resign::item::{Item, State};
-use crate::resign::vouch::{Finding, Vouched, judge, kind};
+use crate::resign::vouch::{Finding, Vouched, kind};
 
 impl Check<'_> {
     /// Says what is wrong with an item without new signatures.
     pub(super) fn left(&self, item: &Item) -> Checked {
-        debug_assert!(!is_signature(item));
         if item.blob.is_none() {
             return self.without_signature(item);
         }
@@ -22,7 +20,10 @@ impl Check<'_> {
             },
             Ok(Finding::Unmatched { old_reference, reason }) => match item.state {
                 State::Unmatched => not_accepted(item, old_reference, &reason),
-                _ => Checked::wrong(format!("the report says that it {}, but it is none of the job's: {reason}", done(item))),
+                _ => Checked::wrong(format!(
+                    "the report says that it {}, but it is none of the job's: {reason}",
+                    done(item)
+                )),
             },
             Err(wrong) => Checked::wrong(wrong),
         };

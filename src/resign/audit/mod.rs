@@ -448,7 +448,9 @@ impl Desk {
         } else if !matches!(self.audit.destination, Endpoint::Tree(_)) {
             all.push("new names at other places of the destination than the report's".to_owned());
         }
-        all.push("the job's own flags and keys, the times between its start and its end, the wording of reasons".to_owned());
+        all.push(
+            "the job's own flags and keys, the times between its start and its end, the wording of reasons".to_owned(),
+        );
         all
     }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 pub use progress::{Position, Progress};
 
@@ -104,6 +105,9 @@ pub async fn run(job: Arc<Job>, journal: Option<Journal>, mut tell: impl FnMut(&
     let producer = tokio::spawn(produce(shared.clone(), ready));
     let (durable, mut committed) = mpsc::channel(READY);
     let committer = tokio::spawn(commit(shared.clone(), prepared, durable));
+    // Ends with this function, however that ends.
+    let mut counting = JoinSet::new();
+    counting.spawn(progress::count_ahead(shared.job.clone()));
     let mut stopped = None;
     let mut batch = Vec::new();
     while committed.recv_many(&mut batch, READY).await > 0 {

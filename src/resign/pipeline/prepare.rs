@@ -147,6 +147,10 @@ impl Shared {
             Destination::Tree(store) => Destination::Tree(bulk(store)),
             elsewhere => elsewhere.clone(),
         };
+        // This run has the journal, so that the earlier ones with it are over.
+        if let (Destination::Tree(store), Some(journal)) = (&destination, &journal) {
+            store.stage_for(journal.id());
+        }
         Self {
             journal: journal.map(Arc::new),
             turns: Arc::default(),
