@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use super::stores::{Blobs, Stores, is_signature};
-use super::{Desk, Found, Problem, set_key, time_of};
+use super::{Desk, Found, Problem, is_younger, seconds, set_key, time_of};
 use crate::image::Reference;
 use crate::lookup::{OpenPgp, Unverified, vouched};
 use crate::resign::choice::sibling;
@@ -82,8 +81,6 @@ async fn ask(desk: &Desk, Question { item, new }: &Question) -> Option<Problem> 
 }
 
 pub(super) const NOT_REFUSED: &str = "the report says that it was refused, but the old policy accepts it";
-/// How far the clocks of signers and of the job may be apart.
-const CLOCKS: Duration = Duration::from_mins(5);
 
 pub(super) struct Check<'a> {
     pub(super) desk: &'a Desk,
@@ -245,8 +242,7 @@ impl Check<'_> {
         let audit = &self.desk.audit;
         let accepted = vouched(&audit.new_policy, &self.desk.new_mechanism, &said.claim, wanted, blob)
             .map_err(|e| format!("the new policy does not accept it: {e}"))?;
-        let created = accepted.created.and_then(|at| jiff::Timestamp::from_second(at).ok()).map(SystemTime::from);
-        if created.zip(time_of(&item.time)).is_some_and(|(created, settled)| created > settled + CLOCKS) {
+        if is_younger(accepted.created.and_then(seconds), item) {
             return Err(format!("it was made after {}, when the report says that it was there", item.time));
         }
         accepted.fingerprint.ok_or_else(|| "it is no simple signing".to_owned())

@@ -15,10 +15,10 @@ mod reading;
 mod stores;
 mod whole;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -38,6 +38,8 @@ use crate::store::SetAddress;
 
 /// How many images' items wait to be checked.
 const READY: usize = 64;
+/// How far the clocks of signers and of the job may be apart.
+const CLOCKS: Duration = Duration::from_mins(5);
 /// How many signatures that nothing explains are remembered, of a kind.
 const UNEXPLAINED: usize = 1_000_000;
 
@@ -171,6 +173,8 @@ struct Suspect {
     told: bool,
     /// It says of itself that it was made after the job began.
     later: bool,
+    /// When it was made, where it is verified.
+    created: Option<SystemTime>,
 }
 
 type Suspects = HashMap<ItemKey, Suspect>;
@@ -238,6 +242,8 @@ struct Desk {
     started: Option<SystemTime>,
     /// The parts of the job that the report tells of.
     parts: Vec<Shard>,
+    /// They are all.
+    whole: bool,
 }
 
 /// Checks a report, handing each thing that is wrong to `tell`.
@@ -264,6 +270,7 @@ pub async fn audit(
     }
     let renames = RenameMap::parse_recorded(head.job.get("rename rules").map(String::as_str).unwrap_or_default())?;
     let keys = job_keys(head.job.get("keys").map(String::as_str).unwrap_or_default());
+    let parts: Vec<Shard> = head.shards.iter().filter_map(|part| part_of(part)).collect();
     let desk = Arc::new(Desk {
         renames,
         keys,
@@ -271,7 +278,8 @@ pub async fn audit(
             .allow_weak(audit.allow_weak),
         new_mechanism: OpenPgp::at(audit.now),
         started: time_of(&head.started),
-        parts: head.shards.iter().filter_map(|part| part_of(part)).collect(),
+        whole: are_all(&parts),
+        parts,
         head: head.clone(),
         audit: audit.clone(),
     });
@@ -354,9 +362,25 @@ fn time_of(text: &str) -> Option<SystemTime> {
     text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }
 
+fn seconds(since_1970: i64) -> Option<SystemTime> {
+    jiff::Timestamp::from_second(since_1970).ok().map(SystemTime::from)
+}
+
+/// Tells whether a signature was made after an item says that it was there.
+fn is_younger(created: Option<SystemTime>, item: &Item) -> bool {
+    created.zip(time_of(&item.time)).is_some_and(|(created, settled)| created > settled + CLOCKS)
+}
+
 fn part_of(text: &str) -> Option<Shard> {
     let (index, count) = text.split_once('/')?;
     Some(Shard { index: index.parse().ok()?, count: count.parse().ok()? })
+}
+
+/// Tells whether these are all parts of a job.
+fn are_all(parts: &[Shard]) -> bool {
+    let Some(count) = parts.first().map(|part| part.count) else { return false };
+    let indices: BTreeSet<u32> = parts.iter().filter(|part| part.count == count).map(|part| part.index).collect();
+    count > 0 && indices.into_iter().eq(1..=count)
 }
 
 /// Reads the keys of a job as it records them: `FINGERPRINT` and `PREFIX=FINGERPRINT`.
@@ -393,12 +417,6 @@ impl Desk {
         matches!(self.audit.source, Endpoint::Tree(_)) && !self.is_listed() && self.head.incomplete.is_none()
     }
 
-    /// Tells whether the report is about all parts of the job.
-    fn has_all_parts(&self) -> bool {
-        let Some(Shard { count, .. }) = self.parts.first().copied() else { return false };
-        (1..=count.max(1)).all(|index| self.parts.contains(&Shard { index, count }))
-    }
-
     /// Returns a signature of the source that no item of its image tells of, with the key that one
     /// would have.
     fn untold(&self, set: &SetAddress, hash: &str, blob: &Bytes) -> Option<(ItemKey, Suspect)> {
@@ -406,13 +424,14 @@ impl Desk {
         let name = said.as_ref().map(|said| said.claim.reference.clone()).unwrap_or_default();
         let made = self.renames.makes(&name);
         // The other parts of the job may have made it, after this one had looked.
-        if made && !self.has_all_parts() {
+        if made && !self.whole {
             return None;
         }
         let created = said.and_then(|said| said.created).map(SystemTime::from);
         let later = created.zip(self.started).is_some_and(|(created, started)| created > started);
         let key = item_key(set.path().as_str(), &set.digest().to_string(), hash);
-        Some((key, Suspect { set: set.to_string(), hash: hash.to_owned(), name, made, told: false, later }))
+        let (set, hash) = (set.to_string(), hash.to_owned());
+        Some((key, Suspect { set, hash, name, made, told: false, later, created: None }))
     }
 
     /// Returns a signature of the destination, if it is by one of the job's keys.
@@ -426,7 +445,8 @@ impl Desk {
         let signer = accepted.fingerprint?;
         self.keys.values().flatten().any(|key| *key == signer).then_some(())?;
         let (set, hash) = (set.to_string(), hash.to_owned());
-        Some(Suspect { set, hash, name: claim.reference, made, told: false, later: false })
+        let created = accepted.created.and_then(seconds);
+        Some(Suspect { set, hash, name: claim.reference, made, told: false, later: false, created })
     }
 
     /// Says what was not found out anew.
@@ -442,7 +462,7 @@ impl Desk {
         } else if !self.went_through_all() {
             all.push("whether the report tells of all that was in the source".to_owned());
         }
-        if !self.has_all_parts() {
+        if !self.whole {
             let parts = self.head.shards.join(", ");
             all.push(format!("the job's other parts, and new names beside the places of this one ({parts})"));
         } else if !matches!(self.audit.destination, Endpoint::Tree(_)) {

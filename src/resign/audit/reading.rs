@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Suspects, stores};
+use super::{Suspects, is_younger, stores};
 use crate::resign::endpoint::Endpoint;
 use crate::resign::item::{Item, State};
 use crate::resign::journal::{ItemKey, item_key};
@@ -109,11 +109,12 @@ pub(super) fn second(
             let places = stores::sources(source, &item, digest).into_iter().map(|set| set.to_string());
             for at in places.chain([place.to_owned()]) {
                 let key = item_key("", &at, hash);
-                if again.unexplained.get_mut(&key).is_some_and(|suspect| {
-                    suspect.told = true;
-                    !suspect.made
-                }) {
-                    again.unexplained.remove(&key);
+                match again.unexplained.get_mut(&key) {
+                    // It cannot have been there then.
+                    Some(suspect) if is_younger(suspect.created, &item) => {}
+                    Some(suspect) if suspect.made => suspect.told = true,
+                    Some(_) => drop(again.unexplained.remove(&key)),
+                    None => {}
                 }
             }
         }

@@ -20,11 +20,11 @@ pub(super) async fn look(
 ) -> Result<Vec<Found>, AuditError> {
     let mut all = Vec::new();
     if let (Endpoint::Tree(store), true) = (&desk.audit.source, desk.went_through_all()) {
-        let mine = |set: &SetAddress| desk.parts.iter().any(|part| part.has(set.path().as_str()));
+        let mine = |set: &SetAddress| desk.whole || desk.parts.iter().any(|part| part.has(set.path().as_str()));
         let sets = unvisited(store, &mut old, mine);
         all.extend(each(desk, sets, "source", source_set).await?);
     }
-    if let (Endpoint::Tree(store), true) = (&desk.audit.destination, desk.has_all_parts()) {
+    if let (Endpoint::Tree(store), true) = (&desk.audit.destination, desk.whole) {
         let sets = unvisited(store, &mut new, |_| true);
         all.extend(each(desk, sets, "destination", destination_set).await?);
     }

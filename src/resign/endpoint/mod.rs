@@ -251,3 +251,28 @@ fn whole_tree(store: Store, grouped: bool) -> BoxStream<'static, Result<SetAddre
         futures_util::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
     stream.map_err(EndpointError::from).boxed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreOptions;
+
+    #[tokio::test]
+    async fn folders_are_counted_by_their_names_and_buckets_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for (n, file) in [(1, "signature-1"), (2, "signature-1"), (3, "notes")] {
+            let digest = Digest::sha256(&[n]).path_form();
+            let set = folder.path().join(format!("team{n}/app@{digest}"));
+            std::fs::create_dir_all(&set).unwrap();
+            std::fs::write(set.join(file), "x").unwrap();
+        }
+        let tree = Store::open(folder.path().to_str().unwrap(), &StoreOptions::default()).await.unwrap();
+        let source = Source::Tree(tree);
+        assert_eq!(source.count(Shard::WHOLE).await, Some(3), "the empty one, too");
+        let parts = [1, 2].map(|index| Shard { index, count: 2 });
+        let counts = [source.count(parts[0]).await, source.count(parts[1]).await];
+        assert_eq!(counts.iter().flatten().sum::<u64>(), 3);
+        assert_eq!(source.images(false, Shard::WHOLE).count().await, 2);
+        assert_eq!(Source::Tree(Store::memory()).count(Shard::WHOLE).await, None);
+    }
+}
