@@ -43,7 +43,8 @@ pub struct KeysArgs {
     #[arg(long, value_name = "FILE|gpg-agent:FPR", required = true)]
     key: Vec<String>,
     /// Key that signs the names at and below NEWPREFIX, instead of all --key; repeatable, the longest
-    /// match wins, and several keys for one NEWPREFIX all sign
+    /// match wins, and several keys for one NEWPREFIX all sign. A NEWPREFIX that no rename rule
+    /// reaches is refused
     #[arg(long, value_name = "NEWPREFIX=K")]
     key_for: Vec<String>,
     /// File whose first line is the passphrase; /dev/fd/N for an inherited descriptor. One for all

@@ -46,10 +46,10 @@ impl Display {
                     output::talk(&format!("{what}: {line}"));
                     continue;
                 };
-                if position.listed && !std::mem::replace(&mut ends, true) {
+                if position.total.is_some() && !std::mem::replace(&mut ends, true) {
                     bar.set_style(style("{bar:24} {percent:>3} % "));
                 }
-                bar.set_length(position.found);
+                bar.set_length(position.total.unwrap_or(position.found));
                 bar.set_position(position.done);
                 bar.set_message(line);
                 bar.tick();
@@ -105,15 +105,15 @@ impl Pace {
     }
 }
 
-/// `120000 of 1000000+ images, 8123/s, refused 3, failed 0, over 2 m left`; the plus and the
-/// "over" go when the source is listed to its end.
+/// `120000 of 1000000 images, 8123/s, refused 3, failed 0, 2 m left`. Sources are listed only a
+/// little ahead of the work: before the total is known nobody can tell how long it takes.
 fn sentence(position: &Position, rate: f64) -> String {
-    let Position { found, listed, done, refused, failed } = position;
-    let (more, over) = if *listed { ("", "") } else { ("+", "over ") };
-    let left = found.saturating_sub(*done) as f64 / rate;
-    let left = if left.is_finite() { format!(", {over}{} left", duration(left)) } else { String::new() };
+    let Position { found: _, total, done, refused, failed } = position;
+    let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
+    let left = total.map(|total| total.saturating_sub(*done) as f64 / rate).filter(|left| left.is_finite());
+    let left = left.map(|left| format!(", {} left", duration(left))).unwrap_or_default();
     let rate = if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") };
-    format!("{done} of {found}{more} images, {rate}/s, refused {refused}, failed {failed}{left}")
+    format!("{done}{of} images, {rate}/s, refused {refused}, failed {failed}{left}")
 }
 
 fn duration(seconds: f64) -> String {
@@ -130,22 +130,15 @@ mod tests {
 
     #[test]
     fn the_line() {
-        let listing = Position { found: 1_000_000, listed: false, done: 120_000, refused: 3, failed: 0 };
-        assert_eq!(sentence(&listing, 8123.4), "120000 of 1000000+ images, 8123/s, refused 3, failed 0, over 2 m left");
-        let listed = Position { listed: true, done: 999_980, ..listing };
-        assert_eq!(sentence(&listed, 2.04), "999980 of 1000000 images, 2.0/s, refused 3, failed 0, 10 s left");
-        assert_eq!(
-            sentence(&Position { done: 0, ..listed }, 10.0),
-            "0 of 1000000 images, 10/s, refused 3, failed 0, 27.8 h left"
-        );
-        assert_eq!(
-            sentence(&Position { found: 0, done: 0, ..listing }, 0.0),
-            "0 of 0+ images, 0.0/s, refused 3, failed 0"
-        );
-        assert_eq!(
-            sentence(&Position { found: 9, done: 0, ..listed }, 0.0),
-            "0 of 9 images, 0.0/s, refused 3, failed 0"
-        );
+        let listing = Position { found: 121_000, total: None, done: 120_000, refused: 3, failed: 0 };
+        assert_eq!(sentence(&listing, 8123.4), "120000 images, 8123/s, refused 3, failed 0");
+        let counted = Position { total: Some(1_000_000), ..listing };
+        assert_eq!(sentence(&counted, 8123.4), "120000 of 1000000 images, 8123/s, refused 3, failed 0, 2 m left");
+        let ending = Position { done: 999_980, ..counted };
+        assert_eq!(sentence(&ending, 2.04), "999980 of 1000000 images, 2.0/s, refused 3, failed 0, 10 s left");
+        let beginning = Position { done: 0, ..counted };
+        assert_eq!(sentence(&beginning, 10.0), "0 of 1000000 images, 10/s, refused 3, failed 0, 27.8 h left");
+        assert_eq!(sentence(&beginning, 0.0), "0 of 1000000 images, 0.0/s, refused 3, failed 0");
     }
 
     #[test]

@@ -74,17 +74,21 @@ pub struct Summary {
     pub unmatched: u64,
     /// Old signatures that were not accepted, by this run or an earlier one that it goes on from.
     pub refused: u64,
-    /// Old signatures that could not be read or new ones that could not be written.
+    /// Old signatures that could not be read or new ones that could not be written, and parts of the
+    /// source that could not be listed.
     pub failed: u64,
     /// Old signatures that the journal says were settled by an earlier run.
     pub resumed: u64,
+    /// Why parts of the source could not be listed; of so many that they fit a hundred.
+    #[serde(default)]
+    pub unlisted: Vec<String>,
     /// Wall time.
     pub seconds: f64,
     /// How often each reason for a refusal was given; the rarest are left out beyond a hundred.
     pub refusals: BTreeMap<String, u64>,
 }
 
-/// How many different reasons a summary holds.
+/// How many different reasons, of a kind, a summary holds.
 const REASONS: usize = 100;
 
 impl Item {
@@ -117,6 +121,20 @@ impl Summary {
     /// Tells whether all that had to be signed is signed.
     pub fn complete(&self) -> bool {
         self.refused == 0 && self.failed == 0
+    }
+
+    /// Adds a part of the source that could not be listed.
+    pub fn cannot_list(&mut self, why: String) {
+        self.failed += 1;
+        if self.unlisted.len() < REASONS {
+            self.unlisted.push(why);
+        }
+    }
+
+    /// Says what could not be listed; `None` if all was.
+    pub fn incomplete(&self) -> Option<String> {
+        let list = self.unlisted.join("; ");
+        (!list.is_empty()).then(|| format!("not all of the source could be listed: {list}"))
     }
 
     /// Adds one settled item.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::item::{Item, State};
+use crate::store::staging_number;
 
 const FORMAT: &str = "countersign resign 1";
 /// A longer line was not written by us.
@@ -68,6 +69,9 @@ pub enum JournalError {
 struct Header {
     journal: String,
     job: JobIdentity,
+    /// Names the journal itself, whatever its place.
+    #[serde(default)]
+    id: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,6 +92,7 @@ pub fn item_key(repository: &str, digest: &str, blob: &str) -> ItemKey {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
+    id: String,
     file: Mutex<File>,
     /// Sorted keys of what was settled by earlier runs: 16 bytes each, whatever the job's size.
     done: Vec<ItemKey>,
@@ -125,16 +130,22 @@ impl Journal {
             keys.dedup();
         }
         file.set_len(whole).map_err(io)?;
+        let id = if whole == 0 { staging_number() } else { header(path, &file)?.id };
         file.seek(SeekFrom::Start(whole)).map_err(io)?;
         if whole == 0 {
-            let line = header_line(job).map_err(io)?;
+            let line = header_line(job, &id).map_err(io)?;
             file.write_all(&line).and_then(|()| file.sync_all()).map_err(io)?;
             if let Some(folder) = path.parent() {
                 let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
                 File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
             }
         }
-        Ok(Self { path: path.to_owned(), file: Mutex::new(file), done, refused, finished })
+        Ok(Self { path: path.to_owned(), id, file: Mutex::new(file), done, refused, finished })
+    }
+
+    /// Returns the number of this journal, the same for all runs that write to it, one at a time.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Tells whether an earlier run settled this old signature.
@@ -222,13 +233,19 @@ pub enum Line {
 pub fn read(path: &Path, each: impl FnMut(Line)) -> Result<JobIdentity, JournalError> {
     let io = |source| JournalError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
-    let mut first = String::new();
-    BufReader::new(&file).read_line(&mut first).map_err(io)?;
-    let header: Header = serde_json::from_str(&first)
-        .map_err(|e| JournalError::Form { path: path.to_owned(), reason: e.to_string() })?;
+    let header = header(path, &file)?;
     (&file).seek(SeekFrom::Start(0)).map_err(io)?;
     read_lines(path, &file, &header.job, each)?;
     Ok(header.job)
+}
+
+/// Reads the first line.
+fn header(path: &Path, mut file: &File) -> Result<Header, JournalError> {
+    let io = |source| JournalError::Io { path: path.to_owned(), source };
+    file.seek(SeekFrom::Start(0)).map_err(io)?;
+    let mut first = String::new();
+    BufReader::new(file).read_line(&mut first).map_err(io)?;
+    serde_json::from_str(&first).map_err(|e| JournalError::Form { path: path.to_owned(), reason: e.to_string() })
 }
 
 /// Reads the whole lines and returns where the last of them ends.
@@ -244,8 +261,12 @@ fn read_lines(path: &Path, file: &File, job: &JobIdentity, mut each: impl FnMut(
         let length = std::io::Read::take(&mut reader, LINE_LIMIT as u64).read_until(b'\n', &mut line).map_err(io)?;
         if line.last() != Some(&b'\n') {
             // A torn header is a beginning of ours; any other file is not ours to cut.
-            if number == 0 && !line.is_empty() && !header_line(job).map_err(io)?.starts_with(&line) {
-                return Err(form("it does not begin as one".to_owned()));
+            if number == 0 && !line.is_empty() {
+                let whole = header_line(job, "").map_err(io)?;
+                let (start, _) = whole.split_at(whole.len().saturating_sub("\"}\n".len()));
+                if !start.starts_with(&line) && !line.starts_with(start) {
+                    return Err(form("it does not begin as one".to_owned()));
+                }
             }
             return if length >= LINE_LIMIT { Err(form(format!("line {} is too long", number + 1))) } else { Ok(end) };
         }
@@ -264,8 +285,8 @@ fn read_lines(path: &Path, file: &File, job: &JobIdentity, mut each: impl FnMut(
     }
 }
 
-fn header_line(job: &JobIdentity) -> std::io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(&Header { journal: FORMAT.to_owned(), job: job.clone() })?;
+fn header_line(job: &JobIdentity, id: &str) -> std::io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Header { journal: FORMAT.to_owned(), job: job.clone(), id: id.to_owned() })?;
     line.push(b'\n');
     Ok(line)
 }
@@ -346,8 +367,10 @@ mod tests {
         assert!(journal.is_done(key("1")) && journal.is_done(key("3")) && !journal.is_finished());
         assert!(journal.is_refused(key("3")) && !journal.is_refused(key("1")));
         journal.finish().unwrap();
+        let id = journal.id().to_owned();
         drop(journal);
-        assert!(Journal::open(&path, &job("p")).unwrap().is_finished());
+        let journal = Journal::open(&path, &job("p")).unwrap();
+        assert!(journal.is_finished() && journal.id() == id);
     }
 
     #[test]

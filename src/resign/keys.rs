@@ -3,6 +3,8 @@
 use crate::image::{Reference, Repository};
 use crate::openpgp::{Fingerprint, LoadedKey};
 
+use super::rename::{RenameMap, within};
+
 /// Why a set of keys cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
@@ -64,10 +66,18 @@ impl Keys {
     /// Returns the keys that sign a claim for this new name: never none.
     pub fn for_name(&self, name: &Reference) -> Vec<&LoadedKey> {
         let repository = name.repository().as_str();
-        let route = self.routes.iter().find(|(prefix, _)| {
-            repository.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        });
+        let route = self.routes.iter().find(|(prefix, _)| within(repository, prefix));
         route.map_or(&self.unrouted, |(_, keys)| keys).iter().collect()
+    }
+
+    /// Returns a route's prefix at or below which no rule makes a name: a slip, by which the names
+    /// that were meant would be signed by another key.
+    pub fn unreachable(&self, renames: &RenameMap) -> Option<&str> {
+        let reached = |prefix: &str| {
+            let mut made = renames.rules().iter().filter_map(|rule| rule.new_name());
+            made.any(|new| within(new, prefix) || within(prefix, new))
+        };
+        self.routes.iter().map(|(prefix, _)| prefix.as_str()).find(|prefix| !reached(prefix))
     }
 
     /// Returns every key with the prefix it is routed for, in a fixed order: for journals and
@@ -158,6 +168,21 @@ mod tests {
             (Some("icr.io"), "C"),
         ];
         assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_route_that_no_rule_reaches_is_found() {
+        let renames = RenameMap::parse(&["old.example=icr.io/team", "other.example=uk.icr.io"]).unwrap();
+        let unreachable = |prefix: &str| {
+            let keys = Keys::new(vec![key("A")], vec![route("icr.io/team", "B"), route(prefix, "C")]).unwrap();
+            keys.unreachable(&renames).map(str::to_owned)
+        };
+        for reached in ["icr.io", "icr.io/team/app", "uk.icr.io", "uk.icr.io/any"] {
+            assert_eq!(unreachable(reached), None, "{reached}");
+        }
+        for slip in ["icr.io/teams", "icr.io/te", "us.icr.io", "old.example"] {
+            assert_eq!(unreachable(slip).as_deref(), Some(slip));
+        }
     }
 
     #[test]

@@ -372,6 +372,12 @@ impl RenameMap {
         }
     }
 
+    /// Tells whether a name is one that the rules can make.
+    pub(super) fn makes(&self, name: &str) -> bool {
+        let repository = Reference::parse(name).map(|name| name.repository().as_str().to_owned());
+        repository.is_ok_and(|name| self.rules.iter().filter_map(Rule::new_name).any(|new| within(&name, new)))
+    }
+
     /// Tells of rules by which several old names become one new name: legal, but then different
     /// images may have claimed it.
     pub fn collisions(&self) -> Vec<String> {
@@ -399,6 +405,11 @@ impl RenameMap {
         found.sort_unstable();
         found
     }
+}
+
+/// Tells whether a name is `prefix` or goes on with `/` after it.
+pub(super) fn within(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What an exception for an IBM name means for its `private.` twin.

@@ -112,6 +112,29 @@ pub fn judge(
     }
 }
 
+/// What [`judge`] says in a fixed form, by the words that tell it from all others, and its kind.
+const KINDS: [(&str, &str, &str); 12] = [
+    ("a sigstore signature, no simple signing", "", "no simple signing"),
+    ("no rename rule for this name", "", "no rule"),
+    ("its name stays: ", "", "stays"),
+    ("the claim's name ", "is no image name", "no name"),
+    ("the claim is for ", "but is stored under", "another digest"),
+    ("the claim names ", "but is stored under", "another place"),
+    ("rule ", "no image name", "no new name"),
+    ("rule ", "would rename again", "renamed again"),
+    ("no place in a tree for ", "", "no place"),
+    ("", "Key not found", "unknown key"),
+    ("", "expired", "expired"),
+    ("", " of the policy)", "not accepted"),
+];
+
+/// Tells of what kind a reason is that [`judge`] gave: another version may use other words about
+/// names, keys and dates, but not about this.
+pub(super) fn kind(reason: &str) -> &'static str {
+    let is = |(start, within, _): &&(&str, &str, &'static str)| reason.starts_with(start) && reason.contains(within);
+    KINDS.iter().find(is).map_or("unreadable, or not accepted", |(_, _, kind)| kind)
+}
+
 /// Returns the address for the new name: the repository's path replaced at the end of the old
 /// path. What stands before it (a store prefix) stays, but for a prefix that is the old registry
 /// itself, which becomes the new one.
@@ -139,11 +162,44 @@ fn prefix_before<'a>(path: &'a StorePath, repository: &Repository) -> Option<&'a
 mod tests {
     use super::*;
     use crate::image::Digest;
+    use crate::lookup::OpenPgp;
+    use crate::openpgp::{Signer as _, SoftSigner};
+    use crate::signature::Claim;
 
     fn placed(path: &str, old: &str, new: &str) -> Option<String> {
         let set = SetAddress::image(StorePath::parse(path).unwrap(), Digest::sha256(b"x")).unwrap();
         let place = place(&set, &Reference::parse(old).unwrap(), &Reference::parse(new).unwrap())?;
         Some(place.path().to_string())
+    }
+
+    #[test]
+    fn what_is_said_has_a_kind() {
+        let digest = Digest::sha256(b"x");
+        let set = SetAddress::image(StorePath::parse("a/b").unwrap(), digest.clone()).unwrap();
+        let renames = RenameMap::parse(&["old.example=new.example", "next.example=last.example"]).unwrap();
+        let policy = |what: &str| Policy::parse(format!(r#"{{"default":[{what}]}}"#).as_bytes()).unwrap();
+        let nobody = policy(r#"{"type":"reject"}"#);
+        let key = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/keys/alice.sec.asc")).unwrap();
+        let now = std::time::SystemTime::now();
+        let signer = SoftSigner::load(&key, None, now).unwrap();
+        let said = |name: &str, digest: &Digest| {
+            let claim = Claim { reference: name.to_owned(), digest: digest.clone(), creator: None, timestamp: None };
+            let blob = signer.sign(&claim.render().unwrap(), now).unwrap().into();
+            match judge(&blob, &set, &renames, &nobody, &OpenPgp::now()) {
+                Finding::Refused { reason, .. } | Finding::Unmatched { reason, .. } => kind(&reason),
+                Finding::Vouched(_) => "accepted",
+            }
+        };
+        assert_eq!(said("old.example/a/b:1", &digest), "not accepted");
+        assert_eq!(said("elsewhere.example/a/b:1", &digest), "no rule");
+        assert_eq!(said("No Name", &digest), "no name");
+        assert_eq!(said("old.example/a/b:1", &Digest::sha256(b"y")), "another digest");
+        assert_eq!(said("old.example/a/c:1", &digest), "another place");
+        let rubbish = judge(&Bytes::from_static(b"<html>"), &set, &renames, &nobody, &OpenPgp::now());
+        let Finding::Refused { reason, .. } = rubbish else { panic!("{rubbish:?}") };
+        assert_eq!(kind(&reason), "unreadable, or not accepted");
+        assert_eq!(kind("its name stays: an exception for x.example"), "stays");
+        assert_eq!(kind("Key not found for key ID X in signature (scope default of the policy)"), "unknown key");
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::layout::{SetAddress, is_leftover, signature_name};
 use super::lease::{Attempt, Lease};
 use super::local_set::{OpenSet, open_unlinked};
 use super::signatures::StoredSignature;
+use super::staging::Staging;
 
 /// A write is over within this time; what is older was left by a crash.
 const LEFTOVER_AGE: Duration = Duration::from_hours(1);
@@ -42,6 +43,7 @@ pub(super) struct LocalTree {
     counter: AtomicU32,
     /// Whether the files seem to be ours, so that they may be read without a note of when.
     noatime: AtomicBool,
+    pub(super) staging: Staging,
 }
 
 impl LocalTree {
@@ -58,7 +60,14 @@ impl LocalTree {
             Err(_) => create_root(folder, fsync).map_err(|error| format!("cannot create it: {error}"))?,
         }
         let root = fs::canonicalize(folder).map_err(|error| error.to_string())?;
-        Ok(Self { root, fsync, durable: Mutex::default(), counter: AtomicU32::new(0), noatime: AtomicBool::new(true) })
+        Ok(Self {
+            root,
+            fsync,
+            durable: Mutex::default(),
+            counter: AtomicU32::new(0),
+            noatime: AtomicBool::new(true),
+            staging: Staging::default(),
+        })
     }
 
     /// Returns the folder, absolute and without links.
@@ -269,7 +278,7 @@ impl LocalTree {
         loop {
             let count = self.counter.fetch_add(1, Ordering::Relaxed);
             let mut name = path.as_os_str().to_owned();
-            name.push(format!("#{}{count:010}", std::process::id()));
+            name.push(format!("#{}", self.staging.suffix(count)));
             let staged = PathBuf::from(name);
             match OpenOptions::new().write(true).create_new(true).open(&staged) {
                 Ok(file) => return Ok((file, staged)),

@@ -117,7 +117,11 @@ impl<'a> OpenSet<'a> {
         let mut listing = RawDir::new(&self.folder, &mut names);
         while let Some(entry) = listing.next() {
             let entry = entry.map_err(|error| failed("listing", &self.path, &error.into()))?;
-            let Some(number) = entry.file_name().to_str().ok().and_then(signature_number) else { continue };
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            let Some(number) = signature_number(name) else {
+                self.tree.staging.take_away(&self.path, name);
+                continue;
+            };
             let number = number.get();
             let link = match self.kind(number, entry.file_type())? {
                 FileType::RegularFile => false,

@@ -30,8 +30,8 @@ pub(super) struct Manner {
     /// Each folder's entries by name, so that a repository's sets lie side by side; this holds the
     /// names of a folder in memory.
     pub(super) sorted: bool,
-    /// A folder with a set's name is told without a look into it.
-    pub(super) hasty: bool,
+    /// Sets by their names, whether there is a signature in them or not.
+    pub(super) names: bool,
 }
 
 /// Walks the sets whose path is `under` or lies below it.
@@ -199,7 +199,7 @@ impl Walker {
                     self.enter(path, folder, None, Some(InSet { address: set, told: false }))?;
                     return Ok(None);
                 }
-                if self.manner.hasty {
+                if self.manner.names {
                     return Ok(Some(Surveyed::Set(set)));
                 }
                 let found = OpenSet::open_found(&self.tree, &set, folder)?;

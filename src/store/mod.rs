@@ -18,6 +18,7 @@ mod objects;
 mod open;
 mod repair;
 mod signatures;
+mod staging;
 mod survey;
 mod walk;
 
@@ -27,4 +28,5 @@ pub use layout::{Layout, LayoutError, PATH_LIMIT, SetAddress, SignatureAddress, 
 pub use open::StoreOptions;
 pub use repair::{Removed, Repaired};
 pub use signatures::{Appended, MOST_SIGNATURES, SET_LIMIT, Store, StoredSignature};
+pub use staging::staging_number;
 pub use survey::{Foreign, Stray, Surveyed};

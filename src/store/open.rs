@@ -89,8 +89,14 @@ fn memory() -> Backend {
 }
 
 fn file_path(location: &str) -> Result<PathBuf, StoreError> {
-    let wrong = |reason: &str| StoreError::location(location, reason);
-    let url = Url::parse(location).map_err(|error| StoreError::location(location, error))?;
+    // A user and password have no place there, and least of all in an error.
+    let rest = location.strip_prefix("file://").or_else(|| location.strip_prefix("file:")).unwrap_or(location);
+    let shown = match rest.rsplit_once('@') {
+        Some((before, after)) if !before.starts_with('/') => format!("file://xxxxx@{after}"),
+        _ => location.to_owned(),
+    };
+    let wrong = |reason: &str| StoreError::location(shown.clone(), reason);
+    let url = Url::parse(location).map_err(|error| StoreError::location(shown.clone(), error))?;
     if !location.starts_with("file:/") {
         return Err(wrong("a file URL is absolute: file:///dir"));
     }
@@ -118,7 +124,9 @@ fn cloud(
 ) -> Result<(Backend, String), StoreError> {
     let url = Url::parse(location).map_err(|error| StoreError::location("the cloud store", error))?;
     let bucket = url.host_str().unwrap_or_default();
-    let shown = format!("{}://{bucket}{}", url.scheme(), url.path().trim_end_matches('/'));
+    // Without a host, what was meant for one stands in the path, keys and all.
+    let path = if bucket.is_empty() { "…" } else { url.path().trim_end_matches('/') };
+    let shown = format!("{}://{bucket}{path}", url.scheme());
     let wrong = |reason: &str| StoreError::location(shown.clone(), reason);
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong("keys have no place in a store's location; put them into the environment"));
@@ -247,6 +255,11 @@ mod tests {
         assert!(said.contains("keys have no place") && !said.contains("geheim"), "{said}");
         let said = refused("s3://bucket/p", &[("AWS_ENDPOINT_URL_S3", "http://u:geheim@h")]).await;
         assert!(said.contains("must not hold a user") && !said.contains("geheim"), "{said}");
+        for location in ["s3:key:geheim@bucket", "s3:///key:geheim@bucket", "file://u:geheim@host/x", "file:u:geheim@h"]
+        {
+            let said = refused(location, &[]).await;
+            assert!(!said.contains("geheim"), "{said}");
+        }
         assert!(refused("http://host/x", &[]).await.contains("a store is one of"));
         assert!(refused("ftp://u:geheim@host/x", &[]).await.contains("ftp://…"));
         assert!(refused("s3://bucket/a//b", &[]).await.contains("empty component"));

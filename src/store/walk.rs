@@ -21,15 +21,16 @@ impl Store {
         self.walk_in(under, Manner::default())
     }
 
-    /// As [`Store::walk`], for who reads each set anyhow: one that is empty may be told too.
-    pub fn walk_to_read(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
-        self.walk_in(under, Manner { hasty: true, ..Manner::default() })
+    /// As [`Store::walk`], in a folder by the names of sets alone, without a look into them: some may
+    /// have no signature. For who reads each anyhow, or only wants to know about how many there are.
+    pub fn walk_names(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
+        self.walk_in(under, Manner { names: true, ..Manner::default() })
     }
 
-    /// As [`Store::walk_to_read`], with the sets of one repository side by side. In a folder this
+    /// As [`Store::walk_names`], with the sets of one repository side by side. In a folder this
     /// takes memory for the names of one directory and of those above it.
     pub fn walk_by_repository(&self, under: &StorePath) -> BoxStream<'_, Result<SetAddress, StoreError>> {
-        self.walk_in(under, Manner { sorted: true, hasty: true, ..Manner::default() })
+        self.walk_in(under, Manner { sorted: true, names: true, ..Manner::default() })
     }
 
     /// A bucket lists by key: all keys of a repository begin alike, and an empty set has none.

@@ -32,6 +32,7 @@ mod registry;
 mod resign;
 mod resign_ends;
 mod resign_faults;
+mod resign_flags;
 mod resign_report;
 mod sigstore;
 mod sites;

@@ -77,6 +77,12 @@ fn claims(root: &Path) -> BTreeMap<(String, String), usize> {
     found
 }
 
+/// What killed writers left below a folder.
+fn leftovers(root: &Path) -> Vec<PathBuf> {
+    let files = crate::resign::walk(root).into_iter().filter(|key| key.contains('#'));
+    files.map(PathBuf::from).collect()
+}
+
 struct Job {
     host: Host,
     count: usize,
@@ -152,6 +158,7 @@ fn a_job_killed_a_hundred_times_loses_and_doubles_nothing() {
     assert_eq!(wanted.len(), COUNT);
     assert!(wanted.values().all(|count| *count == 1));
     assert_eq!(claims(&to), wanted);
+    assert_eq!(leftovers(&to), Vec::<PathBuf>::new(), "each run takes away what those before it left");
 
     // Finished: a further run compares everything and writes nothing.
     let before = std::fs::read(&journal).unwrap();

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::ends::{destination_of, is_redacted, reading_client, shown, source_of};
-use super::{default_jobs, parse_time};
+use super::{default_jobs, parse_jobs, parse_time};
 use crate::cli::output::{self, Answer, Format};
 use crate::cli::stream::Listing;
 use crate::image::Digest;
@@ -55,7 +55,7 @@ pub struct Audit {
         default_missing_value = "true", value_name = "BOOL")]
     tls_verify: bool,
     /// How many images to work on at once
-    #[arg(long, value_name = "N", default_value_t = default_jobs())]
+    #[arg(long, value_name = "N", default_value_t = default_jobs(), value_parser = parse_jobs)]
     jobs: usize,
 }
 
@@ -64,8 +64,13 @@ Examples:
   countersign resign audit job.json --policy old-policy.json --new-key new.pub.asc
   countersign resign audit job.json --policy old-policy.json --new-policy policy.json --format json
 
+Every item is found out anew: names, rule, signer, scope, place, and of what kind the reason is. Trees
+are gone through for signatures that the report passes over. What cannot be found out (that something
+failed, what a list named, what --newest or --check left out) is counted and named.
+
 Who could write the report could write the time in it, too: give --as-of where that matters.
-Signatures by the job's keys that the report does not tell of are counted; they do not change the exit code.
+Signatures by the job's keys that the report does not tell of, and old ones that came after the job
+began, are counted; they do not change the exit code.
 
 Exit codes: 0 all is as the report says; 1 something is not; 2 could not check.";
 
@@ -171,7 +176,7 @@ fn line(problem: &Problem) -> String {
 
 impl Rest {
     fn text(&self) -> String {
-        let AuditSummary { items, signatures, wrong, unknown, unexplained, totals, .. } = &self.summary;
+        let AuditSummary { items, signatures, wrong, unknown, unexplained, beside, later, totals, .. } = &self.summary;
         let Totals { signed, already, refused, failed, unmatched } = totals;
         let mut text = format!(
             "{items} item(s): {signed} signed, {already} already there, {refused} refused, {failed} failed, \
@@ -185,6 +190,22 @@ impl Rest {
         if *unexplained > 0 {
             let at = self.summary.unexplained_at.join(", ");
             text.push_str(&format!("\n{unexplained} signature(s) by the job's keys are not in the report: at {at}"));
+        }
+        if *beside > 0 {
+            let at = self.summary.beside_at.join(", ");
+            text.push_str(&format!(
+                "\n{beside} signature(s) by the job's keys for new names were, says the report, there and none of the \
+                 job's: at {at}"
+            ));
+        }
+        if *later > 0 {
+            text.push_str(&format!(
+                "\n{later} signature(s) of the source are not in the report; they say that they were made after the \
+                 job began"
+            ));
+        }
+        for what in &self.summary.on_trust {
+            text.push_str(&format!("\nat the report's word: {what}"));
         }
         for note in &self.notes {
             text.push_str(&format!("\nnote: {note}"));

@@ -19,7 +19,8 @@ use crate::store::{Store, StoreError, StoreOptions};
 #[derive(Debug, Args)]
 pub struct EndsArgs {
     /// Work on these images only (one a line, HOST/PATH or a path below the source, with :tag or
-    /// @digest); registries and lookasides on the web need it, or --discover catalog
+    /// @digest); registries and lookasides on the web need it, or --discover catalog. A journal knows
+    /// the list by its name: what stands in it may change from run to run
     #[arg(long, value_name = "FILE|-")]
     images: Option<String>,
     /// Take all tags of those repositories in --images that stand there without tag, or all that
@@ -196,9 +197,15 @@ async fn destination(
     }
     match Store::open(to, &StoreOptions { create: !dry_run, patient: true, ..StoreOptions::default() }).await {
         // A dry run creates nothing; what is not there yet is empty.
-        Err(_) if dry_run && !to.contains("://") => Ok(Endpoint::Tree(Store::memory())),
+        Err(_) if dry_run && may_become_a_folder(to) => Ok(Endpoint::Tree(Store::memory())),
         opened => Ok(Endpoint::Tree(opened?)),
     }
+}
+
+/// Tells whether a place is a folder that is not there yet.
+fn may_become_a_folder(place: &str) -> bool {
+    let scheme = place.split_once(':').is_some_and(|(scheme, _)| matches!(scheme, "s3" | "gs" | "az" | "file"));
+    !scheme && !place.contains("://") && !place.is_empty() && !std::path::Path::new(place).exists()
 }
 
 /// Returns the client that reads what a report tells of.
@@ -236,10 +243,11 @@ fn is_web(place: &str) -> bool {
     place.starts_with("http://") || place.starts_with("https://")
 }
 
-/// A place without the secrets that a URL may hold, for the journal.
+/// A place without the secrets that a URL may hold, for the journal. Only the web may have any;
+/// elsewhere they are refused, and not shown for all that.
 pub fn shown(place: &str) -> String {
     match Url::parse(place) {
-        Ok(url) if is_web(place) => redact(&url),
+        Ok(url) if is_web(place) || url.password().is_some() || !url.username().is_empty() => redact(&url),
         _ => place.to_owned(),
     }
 }
@@ -277,6 +285,8 @@ mod tests {
         let shown_url = shown("https://user:geheim@h.example/base?token=geheim");
         assert_eq!(shown_url, "https://user:xxxxx@h.example/base?token=xxxxx");
         assert!(is_redacted(&shown_url) && !is_redacted("https://h.example/base"));
+        assert_eq!(shown("s3://key:geheim@bucket/prefix"), "s3://key:xxxxx@bucket/prefix");
+        assert_eq!(shown("docker://user:geheim@h.example/x"), "docker://user:xxxxx@h.example/x");
         assert_eq!(shown("s3://bucket/prefix"), "s3://bucket/prefix");
         assert_eq!(shown("./tree"), "./tree");
     }

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use anyhow::bail;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use jiff::Timestamp;
 
@@ -22,7 +23,7 @@ use super::progress::Display;
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::{KeySource, Policy, Requirement};
-use crate::resign::{self, Job, JobIdentity, Journal, Keys, Progress, RenameFile, RenameMap, Shard};
+use crate::resign::{self, Job, JobIdentity, Journal, Keys, Progress, RenameFile, RenameMap, Shard, Summary};
 use ends::{EndsArgs, shown};
 use record::Record;
 
@@ -96,7 +97,7 @@ pub struct Resign {
     ends: EndsArgs,
     /// Old and new registry or repository prefix; repeatable, the longest match wins. `ibm` is the
     /// built-in table of registry.bluemix.net and its regions
-    #[arg(long, value_name = "OLD=NEW|ibm", required_unless_present = "rename_file")]
+    #[arg(long, value_name = "OLD=NEW|ibm")]
     rename: Vec<String>,
     /// File (YAML) of rename `rules`, and of `exceptions` for namespaces that moved elsewhere or stay;
     /// repeatable
@@ -108,7 +109,7 @@ pub struct Resign {
     #[command(flatten)]
     keys: KeysArgs,
     /// How many images to work on at once
-    #[arg(long, value_name = "N", default_value_t = default_jobs())]
+    #[arg(long, value_name = "N", default_value_t = default_jobs(), value_parser = parse_jobs)]
     jobs: usize,
     /// File that records what is settled; with it a killed job goes on where it was
     #[arg(long, value_name = "FILE")]
@@ -142,11 +143,19 @@ Examples:
       --check current --rename ibm --policy old-policy.json --key new.asc
   countersign resign audit job.json --policy old-policy.json --new-key new.pub.asc
 
-Exit codes: 0 all that had to be signed is signed; 1 some were refused or failed; 2 could not run.";
+A journal goes on with the same flags only, but --images may have grown: its lines are read anew.
+
+Exit codes: 0 all that had to be signed is signed; 1 some were refused or failed, or a part of the
+source could not be listed (all else is done); 2 could not run.";
 
 /// Signing is work for the processors, appending for the disk: some of each at any time.
 fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(4, usize::from) * 4
+}
+
+/// Nothing is done by nobody.
+fn parse_jobs(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|jobs| *jobs > 0).ok_or_else(|| format!("{text:?} is not a number above zero"))
 }
 
 impl Resign {
@@ -157,6 +166,12 @@ impl Resign {
         let renames = self.renames()?;
         let (old_policy, policy) = Policy::load_with_bytes(&self.policy)?;
         let keys = self.keys.load()?;
+        if let Some(prefix) = keys.unreachable(&renames) {
+            bail!(
+                "--key-for {prefix}: no rename rule makes a name at or below it, so its key would sign nothing; \
+                 mend the prefix (--dry-run prints the rules) or leave it out"
+            );
+        }
         if self.dry_run && format == Format::Text {
             output::talk(&output::plain(&preview::table(&renames, &keys)));
         }
@@ -201,13 +216,16 @@ impl Resign {
         // A job that stopped has its report, too: what it did up to then stays.
         let recorded = match record {
             Some(record) => {
-                let stopped = outcome.as_ref().err().map(ToString::to_string);
+                let stopped = outcome.as_ref().map_or_else(|error| Some(error.to_string()), Summary::incomplete);
                 tokio::task::spawn_blocking(move || record.end(stopped)).await?
             }
             None => Ok(()),
         };
         let summary = outcome?;
         recorded?;
+        if let Some(incomplete) = summary.incomplete() {
+            output::talk(&output::plain(&format!("failed  {incomplete}")));
+        }
         let text = format!(
             "{}: {}, already there: {}, refused: {}, failed: {}, not concerned: {}{} ({:.1} s)",
             if dry_run { "Would sign" } else { "Signed" },

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 
 use super::stores::{Blobs, Stores, is_signature};
-use super::{Desk, Found, Problem};
+use super::{Desk, Found, Problem, is_younger, seconds, set_key, time_of};
 use crate::image::Reference;
 use crate::lookup::{OpenPgp, Unverified, vouched};
 use crate::resign::choice::sibling;
@@ -16,9 +15,9 @@ use crate::resign::vouch::{Finding, Vouched, judge};
 use crate::store::SetAddress;
 
 /// What only the registry of the new name can tell of an item.
-struct Question {
-    item: Item,
-    new: Reference,
+pub(super) struct Question {
+    pub(super) item: Item,
+    pub(super) new: Reference,
 }
 
 /// Checks the items of one image.
@@ -28,14 +27,20 @@ pub(super) async fn group(desk: Arc<Desk>, items: Vec<Item>) -> Found {
     let judging = desk.clone();
     let work = tokio::task::spawn_blocking(move || {
         let check = Check { desk: &judging, stores: &stores };
-        let (mut problems, mut questions) = (Vec::new(), Vec::new());
+        let mut found = Found::default();
+        let mut questions = Vec::new();
         for item in items.iter().filter(|item| stores.has_all_of(item)) {
-            let (wrong, question) = check.item(item);
-            problems.extend(wrong.into_iter().map(|what| Problem::of(item, what)));
+            let Checked { wrong, question, trusted } = check.item(item);
+            found.problems.extend(wrong.into_iter().map(|what| Problem::of(item, what)));
+            found.trusted += u64::from(trusted);
             questions.extend(question);
         }
-        let unexplained = check.unexplained(&items);
-        (Found { problems, unexplained }, questions)
+        check.unexplained(&items, &mut found);
+        check.untold(&items, &mut found);
+        let read = stores.old.iter().map(|(set, _)| set).chain(&stores.given_up);
+        found.visited.0.extend(read.map(|set| set_key(&set.to_string())));
+        found.visited.1.extend(stores.new.keys().map(|place| set_key(place)));
+        (found, questions)
     });
     let (mut found, questions) = match work.await {
         Ok(done) => done,
@@ -75,77 +80,92 @@ async fn ask(desk: &Desk, Question { item, new }: &Question) -> Option<Problem> 
     })
 }
 
-const NOT_REFUSED: &str = "the report says that it was refused, but the old policy accepts it";
+pub(super) const NOT_REFUSED: &str = "the report says that it was refused, but the old policy accepts it";
 
-struct Check<'a> {
-    desk: &'a Desk,
-    stores: &'a Stores,
+pub(super) struct Check<'a> {
+    pub(super) desk: &'a Desk,
+    pub(super) stores: &'a Stores,
+}
+
+/// What became of the check of an item.
+#[derive(Default)]
+pub(super) struct Checked {
+    pub(super) wrong: Vec<String>,
+    /// Still to be asked.
+    pub(super) question: Option<Question>,
+    /// Its end is taken at the report's word.
+    pub(super) trusted: bool,
+}
+
+impl Checked {
+    pub(super) fn wrong(what: impl Into<String>) -> Self {
+        Self { wrong: vec![what.into()], ..Self::default() }
+    }
 }
 
 impl Check<'_> {
     /// Says what is wrong with an item, and what is still to be asked.
-    fn item(&self, item: &Item) -> (Vec<String>, Option<Question>) {
-        let (mut wrong, question) = self.judged(item);
-        wrong.extend(self.time(item));
-        (wrong, question)
+    fn item(&self, item: &Item) -> Checked {
+        let mut checked = match item.state {
+            State::Signed | State::Already => self.made(item),
+            State::Refused | State::Failed | State::Unmatched => self.left(item),
+        };
+        checked.wrong.extend(self.time(item));
+        checked
     }
 
-    fn judged(&self, item: &Item) -> (Vec<String>, Option<Question>) {
-        let question = |vouched: Vouched| Some(Question { item: item.clone(), new: vouched.new });
-        match item.state {
-            State::Signed | State::Already => match self.placed(item) {
-                Ok((vouched, place)) => {
-                    let mut wrong = self.differences(item, &vouched, &place);
-                    wrong.extend(self.new_signatures(item, &vouched, &place));
-                    (wrong, item.list.as_ref().and_then(|_| question(vouched)))
-                }
-                Err(wrong) => (vec![wrong], None),
-            },
-            // What was refused for its place would be so again.
-            State::Refused => match self.placed(item).map(|(vouched, _)| vouched) {
-                Ok(vouched) if self.desk.asks_for_instances() && item.list.is_none() => (Vec::new(), question(vouched)),
-                Ok(_) => (vec![NOT_REFUSED.to_owned()], None),
-                Err(_) => (Vec::new(), None),
-            },
-            State::Failed | State::Unmatched => (Vec::new(), None),
+    fn made(&self, item: &Item) -> Checked {
+        let placed = self.accepted(item).and_then(|vouched| Ok((self.place(item, &vouched)?, vouched)));
+        let (place, vouched) = match placed {
+            Ok(placed) => placed,
+            Err(wrong) => return Checked::wrong(wrong),
+        };
+        let mut wrong = self.differences(item, &vouched, Some(&place));
+        wrong.extend(self.new_signatures(item, &vouched, &place));
+        let question = item.list.as_ref().map(|_| Question { item: item.clone(), new: vouched.new });
+        Checked { wrong, question, trusted: false }
+    }
+
+    /// Finds out where the new signatures belong.
+    pub(super) fn place(&self, item: &Item, vouched: &Vouched) -> Result<SetAddress, String> {
+        let place = self.desk.audit.destination.place_of(vouched)?;
+        match (&item.list, &item.digest) {
+            (Some(_), Some(instance)) => {
+                sibling(&place, instance).ok_or_else(|| format!("{instance} has no place beside {place}"))
+            }
+            _ => Ok(place),
         }
     }
 
-    /// Judges the old signature, and finds out where the new ones belong.
-    fn placed(&self, item: &Item) -> Result<(Vouched, SetAddress), String> {
-        let vouched = self.old_signature(item)?;
-        let mut place = self.desk.audit.destination.place_of(&vouched)?;
-        if let (Some(_), Some(instance)) = (&item.list, &item.digest) {
-            place = sibling(&place, instance).ok_or_else(|| format!("{instance} has no place beside {place}"))?;
+    /// Insists that the old signature may be signed anew.
+    pub(super) fn accepted(&self, item: &Item) -> Result<Vouched, String> {
+        match self.finding(item, |finding| matches!(finding, Finding::Vouched(_)))? {
+            Finding::Vouched(vouched) => Ok(vouched),
+            Finding::Refused { reason, .. } => {
+                Err(format!("the old policy does not accept the old signature: {reason}"))
+            }
+            Finding::Unmatched { reason, .. } => Err(format!("the old signature does not concern the job: {reason}")),
         }
-        Ok((vouched, place))
     }
 
-    /// Judges the old signature anew.
-    fn old_signature(&self, item: &Item) -> Result<Vouched, String> {
+    /// Judges the old signature anew. Without a time of the job's own, each was judged when it was
+    /// settled: that counts where the end of the job (which is asked first, for its keys are read
+    /// once) says otherwise than `expected`.
+    pub(super) fn finding(&self, item: &Item, expected: impl Fn(&Finding) -> bool) -> Result<Finding, String> {
         let hash = item.blob.as_deref().ok_or("the report does not say which old signature it was")?;
         // An instance has the old signature of its list, and no other digest's.
         let signed = item.signed_digest().ok_or("the report does not say of which image")?;
         let of_image = self.stores.old.iter().filter(|(set, _)| set.digest() == signed);
         let found = of_image.map(|(set, blobs)| (set, blobs.get(hash))).find_map(|(set, blob)| Some((set, blob?)));
         let (set, blob) = found.ok_or_else(|| format!("the old signature {hash} is not in the source"))?;
-        let judge_by =
-            |mechanism: &OpenPgp| match judge(blob, set, &self.desk.renames, &self.desk.audit.old_policy, mechanism) {
-                Finding::Vouched(vouched) => Ok(vouched),
-                Finding::Refused { reason, .. } => {
-                    Err(format!("the old policy does not accept the old signature: {reason}"))
-                }
-                Finding::Unmatched { reason, .. } => {
-                    Err(format!("the old signature does not concern the job: {reason}"))
-                }
-            };
-        let found = judge_by(&self.desk.old_mechanism);
-        // Without a time of the job's own, each was judged when it was settled: that counts where
-        // the end of the job (which is asked first, for its keys are read once) says otherwise.
-        let otherwise = found.is_ok() != is_signature(item);
-        match time_of(&item.time).filter(|_| self.desk.audit.as_of.is_none() && otherwise) {
-            Some(time) => judge_by(&OpenPgp::at(time).allow_weak(self.desk.audit.allow_weak)),
-            None => found,
+        let (renames, policy) = (&self.desk.renames, &self.desk.audit.old_policy);
+        let found = judge(blob, set, renames, policy, &self.desk.old_mechanism);
+        match time_of(&item.time).filter(|_| self.desk.audit.as_of.is_none() && !expected(&found)) {
+            Some(time) => {
+                let then = OpenPgp::at(time).allow_weak(self.desk.audit.allow_weak);
+                Ok(judge(blob, set, renames, policy, &then))
+            }
+            None => Ok(found),
         }
     }
 
@@ -158,22 +178,15 @@ impl Check<'_> {
     }
 
     /// Compares what the report says with what was found out.
-    fn differences(&self, item: &Item, vouched: &Vouched, place: &SetAddress) -> Vec<String> {
-        let facts = [
-            ("old name", &item.old_reference, vouched.old.to_string()),
-            ("new name", &item.new_reference, vouched.new.to_string()),
-            ("place", &item.place, place.to_string()),
-            ("rule", &item.rule, vouched.rule.clone()),
-            ("old signer", &item.signer, vouched.signer.clone()),
-            ("policy scope", &item.scope, vouched.scope.clone()),
-        ];
-        facts
-            .into_iter()
-            .filter(|(_, said, found)| said.as_ref() != Some(found))
-            .map(|(what, said, found)| {
-                format!("the report says {what} {}, but it is {found}", said.as_deref().unwrap_or("(none)"))
-            })
-            .collect()
+    pub(super) fn differences(&self, item: &Item, vouched: &Vouched, place: Option<&SetAddress>) -> Vec<String> {
+        facts([
+            ("old name", &item.old_reference, Some(vouched.old.to_string())),
+            ("new name", &item.new_reference, Some(vouched.new.to_string())),
+            ("place", &item.place, place.map(ToString::to_string)),
+            ("rule", &item.rule, Some(vouched.rule.clone())),
+            ("old signer", &item.signer, Some(vouched.signer.clone())),
+            ("policy scope", &item.scope, Some(vouched.scope.clone())),
+        ])
     }
 
     /// Verifies the new signatures.
@@ -229,35 +242,59 @@ impl Check<'_> {
         let audit = &self.desk.audit;
         let accepted = vouched(&audit.new_policy, &self.desk.new_mechanism, &said.claim, wanted, blob)
             .map_err(|e| format!("the new policy does not accept it: {e}"))?;
+        if is_younger(accepted.created.and_then(seconds), item) {
+            return Err(format!("it was made after {}, when the report says that it was there", item.time));
+        }
         accepted.fingerprint.ok_or_else(|| "it is no simple signing".to_owned())
     }
 
-    /// Finds signatures by the job's keys at the items' places that none of the items tells of.
-    fn unexplained(&self, items: &[Item]) -> Vec<(String, String)> {
-        let told: BTreeSet<&String> = items.iter().flat_map(|item| item.new_blobs.iter().chain(&item.blob)).collect();
-        let Some(digest) = items.first().and_then(|item| item.digest.as_ref()) else { return Vec::new() };
-        let (policy, mechanism) = (&self.desk.audit.new_policy, &self.desk.new_mechanism);
-        let by_us = |blob: &Bytes| {
-            let said = Unverified::read(blob).ok()?;
-            let signer = vouched(policy, mechanism, &said.claim, digest, blob).ok()?.fingerprint?;
-            self.desk.keys.values().flatten().any(|key| *key == signer).then_some(())
+    /// Of what failed, some may be there all the same; then it must be what was meant.
+    pub(super) fn perhaps_written(&self, item: &Item, vouched: &Vouched) -> Vec<String> {
+        let there = item.place.as_ref().and_then(|place| self.stores.new.get(place));
+        let wanted = self.desk.keys_for(vouched.new.repository().as_str());
+        let check = |hash: &String| match self.new_signer(there?.get(hash)?, item, &vouched.new) {
+            Ok(key) if wanted.contains(&key) => None,
+            Ok(key) => Some(format!("the new signature {hash} is by {key}, which the job has no key of")),
+            Err(reason) => Some(format!("the new signature {hash}: {reason}")),
         };
-        let mut found = Vec::new();
-        for (place, blobs) in &self.stores.new {
-            for (hash, blob) in blobs.iter().filter(|(hash, _)| !told.contains(hash)) {
-                if by_us(blob).is_some() {
-                    found.push((hash.clone(), place.clone()));
-                }
-            }
-        }
-        found
+        item.new_blobs.iter().filter_map(check).collect()
     }
+
+    /// Finds signatures by the job's keys at the items' places that none of the items made or found.
+    fn unexplained(&self, items: &[Item], found: &mut Found) {
+        let made = items.iter().filter(|item| is_signature(item) || item.state == State::Failed);
+        let told: BTreeSet<&String> = made.flat_map(|item| &item.new_blobs).collect();
+        for (place, blobs) in &self.stores.new {
+            let Ok(set) = SetAddress::parse_key(place) else { continue };
+            let others = blobs.iter().filter(|(hash, _)| !told.contains(hash));
+            found.unexplained.extend(others.filter_map(|(hash, blob)| self.desk.own(&set, hash, blob, false)));
+        }
+    }
+
+    /// Finds signatures in the source that none of the items tells of, where the job read all.
+    fn untold(&self, items: &[Item], found: &mut Found) {
+        let old: BTreeSet<&String> = items.iter().filter_map(|item| item.blob.as_ref()).collect();
+        let new: BTreeSet<&String> = items.iter().flat_map(|item| &item.new_blobs).collect();
+        for (set, blobs) in &self.stores.old {
+            let was_read = self.desk.went_through_all() || blobs.keys().any(|hash| old.contains(hash));
+            if !was_read || self.stores.given_up.contains(set) || self.desk.head.incomplete.is_some() {
+                continue;
+            }
+            let others = blobs.iter().filter(|(hash, _)| !old.contains(hash) && !new.contains(hash));
+            found.untold.extend(others.filter_map(|(hash, blob)| self.desk.untold(set, hash, blob)));
+        }
+    }
+}
+
+/// Says which facts are not as the report has them.
+pub(super) fn facts<const N: usize>(facts: [(&str, &Option<String>, Option<String>); N]) -> Vec<String> {
+    let other = facts.into_iter().filter(|(_, said, found)| *said != found);
+    let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "(none)".to_owned());
+    other
+        .map(|(what, said, found)| format!("the report says {what} {}, but it is {}", shown(said), shown(&found)))
+        .collect()
 }
 
 fn list(keys: &[String]) -> String {
     if keys.is_empty() { "(none)".to_owned() } else { keys.join(", ") }
-}
-
-fn time_of(text: &str) -> Option<SystemTime> {
-    text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }

@@ -2,37 +2,45 @@
 //!
 //! ```text
 //! read (one image's items at a time) -> channel -> check x jobs -> tell
+//! walk of the stores (sets that no item is about) ---------------> tell
 //! ```
 //!
 //! Of the whole report only what cannot be told at once stays in memory: signatures that the items
-//! of their own image do not explain. A second reading decides about them.
+//! of their own image do not explain, for a second reading, and sixteen bytes for each set that
+//! was looked at, for the walk.
 
 mod check;
+mod left;
+mod reading;
 mod stores;
+mod whole;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::choice::Check;
 use super::endpoint::Endpoint;
-use super::item::{Item, State};
+use super::item::Item;
 use super::journal::{ItemKey, item_key};
+use super::pipeline::Shard;
 use super::rename::{RenameError, RenameMap};
-use super::report::{self, Counter, Head, ReportError, Seen, Totals, key_of};
-use crate::lookup::OpenPgp;
+use super::report::{Head, ReportError, Totals};
+use crate::lookup::{OpenPgp, Unverified, vouched};
 use crate::policy::Policy;
+use crate::store::SetAddress;
 
 /// How many images' items wait to be checked.
 const READY: usize = 64;
-/// How many items of one image are checked together; what goes beyond is another group.
-const GROUP: usize = 1024;
-/// How many signatures that nothing explains are remembered.
+/// How far the clocks of signers and of the job may be apart.
+const CLOCKS: Duration = Duration::from_mins(5);
+/// How many signatures that nothing explains are remembered, of a kind.
 const UNEXPLAINED: usize = 1_000_000;
 
 /// Why a report cannot be checked.
@@ -95,6 +103,11 @@ impl Problem {
         Self { image: String::new(), name: String::new(), blob: None, what, unknown: false }
     }
 
+    fn of_suspect(suspect: Suspect, what: &str) -> Self {
+        let Suspect { set, hash, name, .. } = suspect;
+        Self { image: set, name, blob: Some(hash), what: what.to_owned(), unknown: false }
+    }
+
     fn unknown(item: &Item, what: String) -> Self {
         Self { unknown: true, ..Self::of(item, what) }
     }
@@ -122,23 +135,99 @@ pub struct AuditSummary {
     pub wrong: u64,
     /// Things that could not be found out, since a store did not answer.
     pub unknown: u64,
-    /// Signatures by the job's keys that lie at the places of the report, and that it does not tell of.
+    /// Signatures by the job's keys for names that its rules make, or at the places of the report,
+    /// that it does not tell of.
     pub unexplained: u64,
+    /// Signatures by the job's keys for names that its rules make, which the report only says were
+    /// in the source and not the job's concern.
+    pub beside: u64,
+    /// Old signatures that the report does not tell of, and that say they were made after the job
+    /// began.
+    pub later: u64,
+    /// Items that are taken at the report's word.
+    pub trusted: u64,
     /// What the report itself says.
     pub totals: Totals,
     /// Some of the places with unexplained signatures.
     pub unexplained_at: Vec<String>,
+    /// Some of the places with signatures beside the job.
+    pub beside_at: Vec<String>,
+    /// What could not be found out anew, a sentence each.
+    pub on_trust: Vec<String>,
 }
 
 /// How many places of unexplained signatures are named.
 const NAMED: usize = 20;
 
-/// What the checks of one image found.
+/// A signature that the items of its own image do not explain.
+#[derive(Debug)]
+struct Suspect {
+    /// The key of its set.
+    set: String,
+    hash: String,
+    /// The name that it claims; empty if it cannot be read.
+    name: String,
+    /// It is for a name that the job's rules make.
+    made: bool,
+    /// The report says that it was in the source.
+    told: bool,
+    /// It says of itself that it was made after the job began.
+    later: bool,
+    /// When it was made, where it is verified.
+    created: Option<SystemTime>,
+}
+
+type Suspects = HashMap<ItemKey, Suspect>;
+
+/// What the checks of one image, or of sets that no item is about, found.
 #[derive(Default)]
 struct Found {
     problems: Vec<Problem>,
-    /// Signatures by the job's keys that the items do not explain: hash and place.
-    unexplained: Vec<(String, String)>,
+    /// How many items are taken at the report's word.
+    trusted: u64,
+    /// Signatures by the job's keys at the destination.
+    unexplained: Vec<Suspect>,
+    /// Signatures of the source.
+    untold: Vec<(ItemKey, Suspect)>,
+    /// Which sets of the source and of the destination were looked at.
+    visited: (Vec<ItemKey>, Vec<ItemKey>),
+}
+
+fn set_key(set: &str) -> ItemKey {
+    item_key("", set, "")
+}
+
+/// Everything that waits for the second reading, and what goes at once.
+#[derive(Default)]
+struct Gathered {
+    unexplained: Suspects,
+    untold: Suspects,
+    visited: (Vec<ItemKey>, Vec<ItemKey>),
+    trusted: u64,
+    /// More than can be remembered.
+    overflow: bool,
+}
+
+impl Gathered {
+    /// Takes what was found, but for the problems, which it returns.
+    fn take(&mut self, found: Found) -> Vec<Problem> {
+        for suspect in found.unexplained {
+            self.overflow |= self.unexplained.len() >= UNEXPLAINED;
+            if !self.overflow {
+                self.unexplained.insert(item_key("", &suspect.set, &suspect.hash), suspect);
+            }
+        }
+        for (key, suspect) in found.untold {
+            self.overflow |= self.untold.len() >= UNEXPLAINED;
+            if !self.overflow {
+                self.untold.insert(key, suspect);
+            }
+        }
+        self.visited.0.extend(found.visited.0);
+        self.visited.1.extend(found.visited.1);
+        self.trusted += found.trusted;
+        found.problems
+    }
 }
 
 /// What everything is checked by.
@@ -150,6 +239,11 @@ struct Desk {
     keys: BTreeMap<Option<String>, Vec<String>>,
     old_mechanism: OpenPgp,
     new_mechanism: OpenPgp,
+    started: Option<SystemTime>,
+    /// The parts of the job that the report tells of.
+    parts: Vec<Shard>,
+    /// They are all.
+    whole: bool,
 }
 
 /// Checks a report, handing each thing that is wrong to `tell`.
@@ -165,7 +259,7 @@ pub async fn audit(
     let (sender, receiver) = mpsc::channel(READY);
     let reader = {
         let path = path.to_owned();
-        tokio::task::spawn_blocking(move || send_groups(&path, head_sender, &sender))
+        tokio::task::spawn_blocking(move || reading::send_groups(&path, head_sender, &sender))
     };
     let Ok(head) = head.await else {
         let outcome = reader.await?;
@@ -176,70 +270,87 @@ pub async fn audit(
     }
     let renames = RenameMap::parse_recorded(head.job.get("rename rules").map(String::as_str).unwrap_or_default())?;
     let keys = job_keys(head.job.get("keys").map(String::as_str).unwrap_or_default());
-    let ended = head.ended.parse::<jiff::Timestamp>().ok().map(SystemTime::from);
+    let parts: Vec<Shard> = head.shards.iter().filter_map(|part| part_of(part)).collect();
     let desk = Arc::new(Desk {
         renames,
         keys,
-        head: head.clone(),
-        old_mechanism: OpenPgp::at(audit.as_of.or(ended).unwrap_or(audit.now)).allow_weak(audit.allow_weak),
+        old_mechanism: OpenPgp::at(audit.as_of.or(time_of(&head.ended)).unwrap_or(audit.now))
+            .allow_weak(audit.allow_weak),
         new_mechanism: OpenPgp::at(audit.now),
+        started: time_of(&head.started),
+        whole: are_all(&parts),
+        parts,
+        head: head.clone(),
         audit: audit.clone(),
     });
 
     let mut summary = AuditSummary { totals: head.totals, ..AuditSummary::default() };
-    let mut unexplained: HashMap<ItemKey, String> = HashMap::new();
-    {
-        let mut count = |problem: &Problem| {
-            let counted = if problem.unknown { &mut summary.unknown } else { &mut summary.wrong };
-            *counted += 1;
-            tell(problem);
-        };
-        if let Some(reason) = &head.incomplete {
-            count(&Problem::of_report(format!("it says itself that it is incomplete: {reason}")));
-        }
-        let groups =
-            futures_util::stream::unfold(receiver, |mut groups| async move { Some((groups.recv().await?, groups)) });
-        let mut found = groups
-            .map(|items: Vec<Item>| {
-                let desk = desk.clone();
-                async move { tokio::spawn(check::group(desk, items)).await }
-            })
-            .buffer_unordered(audit.jobs.max(1))
-            .boxed();
-        while let Some(found) = found.next().await {
-            let Found { problems, unexplained: more } = found?;
-            problems.iter().for_each(&mut count);
-            for (hash, place) in more {
-                if unexplained.len() < UNEXPLAINED {
-                    unexplained.insert(item_key("", &place, &hash), place);
-                }
-            }
-        }
-        drop(found);
-        let read = reader.await??;
-        if read.totals != head.totals || (read.refusals != head.refusals && head.refusals.len() < 100) {
-            let what = format!("its totals say {}, its items are {}", told(&head.totals), told(&read.totals));
-            count(&Problem::of_report(what));
-        }
-        let again = {
-            let (path, suspects) = (path.to_owned(), read.suspects);
-            let left = std::mem::take(&mut unexplained);
-            let audit = audit.clone();
-            tokio::task::spawn_blocking(move || second_reading(&path, suspects, left, &audit.source)).await??
-        };
-        for item in &again.doubled {
-            count(&Problem::of(item, "the report tells of this old signature more than once".to_owned()));
-        }
-        unexplained = again.unexplained;
-        (summary.items, summary.signatures) = (read.items, read.signatures);
+    let mut count = |problem: &Problem| {
+        let counted = if problem.unknown { &mut summary.unknown } else { &mut summary.wrong };
+        *counted += 1;
+        tell(problem);
+    };
+    if let Some(reason) = &head.incomplete {
+        count(&Problem::of_report(format!("it says itself that it is incomplete: {reason}")));
     }
-    summary.unexplained = unexplained.len() as u64;
-    let mut places: Vec<String> = unexplained.into_values().collect();
+    let mut gathered = Gathered::default();
+    let groups =
+        futures_util::stream::unfold(receiver, |mut groups| async move { Some((groups.recv().await?, groups)) });
+    let mut found = groups
+        .map(|items: Vec<Item>| {
+            let desk = desk.clone();
+            async move { tokio::spawn(check::group(desk, items)).await }
+        })
+        .buffer_unordered(audit.jobs.max(1))
+        .boxed();
+    while let Some(found) = found.next().await {
+        gathered.take(found?).iter().for_each(&mut count);
+    }
+    drop(found);
+    let read = reader.await??;
+    if read.totals != head.totals || (read.refusals != head.refusals && head.refusals.len() < 100) {
+        let what = format!("its totals say {}, its items are {}", told(&head.totals), told(&read.totals));
+        count(&Problem::of_report(what));
+    }
+    // What the report leaves out is seen in the stores only.
+    let visited = std::mem::take(&mut gathered.visited);
+    for found in whole::look(&desk, visited).await? {
+        gathered.take(found).iter().for_each(&mut count);
+    }
+    if gathered.overflow {
+        let what = format!("more than {UNEXPLAINED} signatures are not told of: the further ones were not looked at");
+        count(&Problem { unknown: true, ..Problem::of_report(what) });
+    }
+    let again = {
+        let (path, suspects, audit) = (path.to_owned(), read.suspects, audit.clone());
+        let left = (gathered.unexplained, gathered.untold);
+        tokio::task::spawn_blocking(move || reading::second(&path, suspects, left, &audit.source)).await??
+    };
+    for item in &again.doubled {
+        count(&Problem::of(item, "the report tells of this old signature more than once".to_owned()));
+    }
+    let (later, mut untold): (Vec<_>, Vec<_>) = again.untold.into_values().partition(|suspect| suspect.later);
+    untold.sort_unstable_by(|a, b| (&a.set, &a.hash).cmp(&(&b.set, &b.hash)));
+    for suspect in untold {
+        count(&Problem::of_suspect(suspect, "the source has this signature, and the report does not tell of it"));
+    }
+    let (beside, unexplained): (Vec<_>, Vec<_>) = again.unexplained.into_values().partition(|suspect| suspect.told);
+    summary.later = later.len() as u64;
+    (summary.beside, summary.beside_at) = places(beside);
+    (summary.unexplained, summary.unexplained_at) = places(unexplained);
+    (summary.items, summary.signatures, summary.trusted) = (read.items, read.signatures, gathered.trusted);
+    summary.on_trust = desk.on_trust(gathered.trusted);
+    Ok((head, summary))
+}
+
+/// How many suspects there are, and some of their places.
+fn places(suspects: Vec<Suspect>) -> (u64, Vec<String>) {
+    let count = suspects.len() as u64;
+    let mut places: Vec<String> = suspects.into_iter().map(|suspect| suspect.set).collect();
     places.sort_unstable();
     places.dedup();
     places.truncate(NAMED);
-    summary.unexplained_at = places;
-    Ok((head, summary))
+    (count, places)
 }
 
 fn told(totals: &Totals) -> String {
@@ -247,88 +358,29 @@ fn told(totals: &Totals) -> String {
     format!("{signed} signed, {already} already there, {refused} refused, {failed} failed, {unmatched} not concerned")
 }
 
-/// What the reader of the report saw.
-struct Read {
-    items: u64,
-    signatures: u64,
-    totals: Totals,
-    refusals: BTreeMap<String, u64>,
-    suspects: HashMap<ItemKey, u64>,
+fn time_of(text: &str) -> Option<SystemTime> {
+    text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }
 
-/// Reads the report and sends its items, those of one image together where they stand together.
-fn send_groups(
-    path: &Path,
-    head: oneshot::Sender<Head>,
-    groups: &mpsc::Sender<Vec<Item>>,
-) -> Result<Read, ReportError> {
-    let mut head_sender = Some(head);
-    let mut on_head = |head| {
-        let sent = head_sender.take().is_some_and(|sender| sender.send(head).is_ok());
-        if sent { Ok(()) } else { Err(ReportError::Stopped) }
-    };
-    let (mut seen, mut counter) = (Seen::new(), Counter::default());
-    let (mut items, mut signatures) = (0, 0);
-    let mut group: Vec<Item> = Vec::new();
-    let send = |group: &mut Vec<Item>| {
-        let full = std::mem::take(group);
-        if full.is_empty() { Ok(()) } else { groups.blocking_send(full).map_err(|_| ReportError::Stopped) }
-    };
-    report::read(path, &mut on_head, &mut |item| {
-        seen.note(key_of(&item));
-        counter.count(&item);
-        items += 1;
-        signatures += u64::from(matches!(item.state, State::Signed | State::Already));
-        let other = group.first().is_some_and(|one| one.repository != item.repository || one.digest != item.digest);
-        if other || group.len() >= GROUP {
-            send(&mut group)?;
-        }
-        group.push(item);
-        Ok(())
-    })?;
-    send(&mut group)?;
-    let (totals, refusals, _) = counter.end();
-    Ok(Read { items, signatures, totals, refusals, suspects: seen.suspects() })
+fn seconds(since_1970: i64) -> Option<SystemTime> {
+    jiff::Timestamp::from_second(since_1970).ok().map(SystemTime::from)
 }
 
-#[derive(Default)]
-struct Again {
-    doubled: Vec<Item>,
-    unexplained: HashMap<ItemKey, String>,
+/// Tells whether a signature was made after an item says that it was there.
+fn is_younger(created: Option<SystemTime>, item: &Item) -> bool {
+    created.zip(time_of(&item.time)).is_some_and(|(created, settled)| created > settled + CLOCKS)
 }
 
-/// Decides what the first reading had to leave open.
-fn second_reading(
-    path: &Path,
-    mut suspects: HashMap<ItemKey, u64>,
-    unexplained: HashMap<ItemKey, String>,
-    source: &Endpoint,
-) -> Result<Again, ReportError> {
-    let mut again = Again { unexplained, ..Again::default() };
-    if suspects.is_empty() && again.unexplained.is_empty() {
-        return Ok(again);
-    }
-    report::read(path, &mut |_| Ok(()), &mut |item| {
-        if let Some(count) = suspects.get_mut(&key_of(&item)) {
-            *count += 1;
-            if *count == 2 {
-                again.doubled.push(item.clone());
-            }
-        }
-        let place = item.place.as_deref().unwrap_or_default();
-        for hash in item.new_blobs.iter().chain(&item.blob) {
-            again.unexplained.remove(&item_key("", place, hash));
-        }
-        // What was refused has no new place; where both stores are one, it lies at its old one.
-        if let Some(hash) = &item.blob {
-            let digest = item.list.as_ref().or(item.digest.as_ref());
-            for old in digest.map(|digest| stores::sources(source, &item, digest)).unwrap_or_default() {
-                again.unexplained.remove(&item_key("", &old.to_string(), hash));
-            }
-        }
-        Ok(())
-    })?;
-    Ok(again)
+fn part_of(text: &str) -> Option<Shard> {
+    let (index, count) = text.split_once('/')?;
+    Some(Shard { index: index.parse().ok()?, count: count.parse().ok()? })
+}
+
+/// Tells whether these are all parts of a job.
+fn are_all(parts: &[Shard]) -> bool {
+    let Some(count) = parts.first().map(|part| part.count) else { return false };
+    let indices: BTreeSet<u32> = parts.iter().filter(|part| part.count == count).map(|part| part.index).collect();
+    count > 0 && indices.into_iter().eq(1..=count)
 }
 
 /// Reads the keys of a job as it records them: `FINGERPRINT` and `PREFIX=FINGERPRINT`.
@@ -345,6 +397,83 @@ fn job_keys(text: &str) -> BTreeMap<Option<String>, Vec<String>> {
 }
 
 impl Desk {
+    /// What the job's flags say; `None` for what they leave out.
+    fn said(&self, what: &str) -> Option<&str> {
+        self.head.job.get(what).map(String::as_str).filter(|said| *said != "none")
+    }
+
+    /// Tells whether the job worked on what a list or a registry named.
+    fn is_listed(&self) -> bool {
+        self.said("list of images").is_some() || self.said("discovery").is_some()
+    }
+
+    /// Tells whether the job may have left out what it could have signed.
+    fn chose(&self) -> bool {
+        self.said("claims").is_some_and(|claims| claims != "all") || self.said("check").is_some()
+    }
+
+    /// Tells whether the job, as far as it is told of, went through all of its source.
+    fn went_through_all(&self) -> bool {
+        matches!(self.audit.source, Endpoint::Tree(_)) && !self.is_listed() && self.head.incomplete.is_none()
+    }
+
+    /// Returns a signature of the source that no item of its image tells of, with the key that one
+    /// would have.
+    fn untold(&self, set: &SetAddress, hash: &str, blob: &Bytes) -> Option<(ItemKey, Suspect)> {
+        let said = Unverified::read(blob).ok();
+        let name = said.as_ref().map(|said| said.claim.reference.clone()).unwrap_or_default();
+        let made = self.renames.makes(&name);
+        // The other parts of the job may have made it, after this one had looked.
+        if made && !self.whole {
+            return None;
+        }
+        let created = said.and_then(|said| said.created).map(SystemTime::from);
+        let later = created.zip(self.started).is_some_and(|(created, started)| created > started);
+        let key = item_key(set.path().as_str(), &set.digest().to_string(), hash);
+        let (set, hash) = (set.to_string(), hash.to_owned());
+        Some((key, Suspect { set, hash, name, made, told: false, later, created: None }))
+    }
+
+    /// Returns a signature of the destination, if it is by one of the job's keys.
+    fn own(&self, set: &SetAddress, hash: &str, blob: &Bytes, only_made: bool) -> Option<Suspect> {
+        let claim = Unverified::read(blob).ok()?.claim;
+        let made = self.renames.makes(&claim.reference);
+        if only_made && !made {
+            return None;
+        }
+        let accepted = vouched(&self.audit.new_policy, &self.new_mechanism, &claim, set.digest(), blob).ok()?;
+        let signer = accepted.fingerprint?;
+        self.keys.values().flatten().any(|key| *key == signer).then_some(())?;
+        let (set, hash) = (set.to_string(), hash.to_owned());
+        let created = accepted.created.and_then(seconds);
+        Some(Suspect { set, hash, name: claim.reference, made, told: false, later: false, created })
+    }
+
+    /// Says what was not found out anew.
+    fn on_trust(&self, trusted: u64) -> Vec<String> {
+        let mut all = Vec::new();
+        if trusted > 0 {
+            all.push(format!(
+                "of {trusted} item(s), that they failed, were left out by --newest or --check, or were not to be found"
+            ));
+        }
+        if self.is_listed() {
+            all.push("what the job's list named: only the images of the report were looked at".to_owned());
+        } else if !self.went_through_all() {
+            all.push("whether the report tells of all that was in the source".to_owned());
+        }
+        if !self.whole {
+            let parts = self.head.shards.join(", ");
+            all.push(format!("the job's other parts, and new names beside the places of this one ({parts})"));
+        } else if !matches!(self.audit.destination, Endpoint::Tree(_)) {
+            all.push("new names at other places of the destination than the report's".to_owned());
+        }
+        all.push(
+            "the job's own flags and keys, the times between its start and its end, the wording of reasons".to_owned(),
+        );
+        all
+    }
+
     /// Tells whether the job asked the new registry for the instances of signed lists.
     fn asks_for_instances(&self) -> bool {
         self.head.job.get("check").is_some_and(|kind| kind == "instances")

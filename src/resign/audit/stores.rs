@@ -13,7 +13,7 @@ use crate::store::{Layout, SetAddress, StorePath};
 /// Signatures by the SHA-256 of their bytes.
 pub(super) type Blobs = HashMap<String, Bytes>;
 
-fn by_hash(blobs: Vec<Bytes>) -> Blobs {
+pub(super) fn by_hash(blobs: Vec<Bytes>) -> Blobs {
     blobs.into_iter().map(|blob| (Digest::sha256(&blob).hex().to_owned(), blob)).collect()
 }
 
@@ -30,6 +30,8 @@ pub(super) struct Stores {
     pub(super) new: BTreeMap<String, Blobs>,
     unread_old: BTreeSet<Digest>,
     unread_new: BTreeSet<String>,
+    /// The job could not read these, or not write: nobody wonders what is in them.
+    pub(super) given_up: Vec<SetAddress>,
 }
 
 impl Stores {
@@ -51,10 +53,13 @@ impl Stores {
 
     async fn read_old(&mut self, audit: &Audit, items: &[Item], problems: &mut Vec<Problem>) {
         let mut wanted: BTreeMap<&Digest, (&Item, BTreeSet<&str>)> = BTreeMap::new();
-        for item in items.iter().filter(|item| is_signature(item) || item.state == State::Refused) {
-            if let (Some(digest), Some(hash)) = (item.signed_digest(), item.blob.as_deref()) {
-                wanted.entry(digest).or_insert_with(|| (item, BTreeSet::new())).1.insert(hash);
+        for item in items {
+            let Some(digest) = item.signed_digest() else { continue };
+            if item.blob.is_none() && item.state == State::Failed {
+                self.given_up.extend(sources(&audit.source, item, digest));
+                continue;
             }
+            wanted.entry(digest).or_insert_with(|| (item, BTreeSet::new())).1.extend(item.blob.as_deref());
         }
         for (digest, (first, mut missing)) in wanted {
             for set in sources(&audit.source, first, digest) {
@@ -78,8 +83,8 @@ impl Stores {
     }
 
     async fn read_new(&mut self, audit: &Audit, items: &[Item], problems: &mut Vec<Problem>) {
-        for item in items.iter().filter(|item| is_signature(item)) {
-            let place = item.place.clone().unwrap_or_default();
+        for item in items {
+            let Some(place) = item.place.clone() else { continue };
             // A place that cannot be is told by the check of the item.
             let Ok(set) = SetAddress::parse_key(&place) else { continue };
             if self.new.contains_key(&place) || self.unread_new.contains(&place) {
@@ -89,6 +94,8 @@ impl Stores {
                 Ok(blobs) => drop(self.new.insert(place, by_hash(blobs))),
                 // Neither can this place be.
                 Err(EndpointError::NoPlace { .. }) => {}
+                // Perhaps for the reason that it failed for.
+                Err(_) if item.state == State::Failed => {}
                 Err(error) => {
                     problems.push(unread(item, "destination", &error));
                     self.unread_new.insert(place);

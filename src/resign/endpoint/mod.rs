@@ -141,6 +141,19 @@ impl Source {
         images.filter(move |image| std::future::ready(mine(image))).boxed()
     }
 
+    /// Counts the images of a part of the work where that costs next to nothing: by the names in a
+    /// folder, so that sets without a signature count, too. `None` anywhere else.
+    pub async fn count(&self, shard: Shard) -> Option<u64> {
+        let Self::Tree(store) = self else { return None };
+        if !store.is_local() {
+            return None;
+        }
+        let names = store.walk_names(&StorePath::root());
+        // What cannot be listed is told by whoever lists it for work.
+        let mine = names.filter(|set| std::future::ready(set.as_ref().is_ok_and(|set| shard.has(set.path().as_str()))));
+        Some(mine.count().await as u64)
+    }
+
     /// Reads the signatures of one image.
     ///
     /// # Errors
@@ -230,7 +243,7 @@ fn whole_tree(store: Store, grouped: bool) -> BoxStream<'static, Result<SetAddre
     // The walk borrows its store; a task of its own keeps both alive.
     tokio::spawn(async move {
         let root = StorePath::root();
-        let mut walk = if grouped { store.walk_by_repository(&root) } else { store.walk_to_read(&root) };
+        let mut walk = if grouped { store.walk_by_repository(&root) } else { store.walk_names(&root) };
         while let Some(set) = walk.next().await {
             if sender.send(set).await.is_err() {
                 return;
@@ -240,4 +253,29 @@ fn whole_tree(store: Store, grouped: bool) -> BoxStream<'static, Result<SetAddre
     let stream =
         futures_util::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
     stream.map_err(EndpointError::from).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreOptions;
+
+    #[tokio::test]
+    async fn folders_are_counted_by_their_names_and_buckets_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for (n, file) in [(1, "signature-1"), (2, "signature-1"), (3, "notes")] {
+            let digest = Digest::sha256(&[n]).path_form();
+            let set = folder.path().join(format!("team{n}/app@{digest}"));
+            std::fs::create_dir_all(&set).unwrap();
+            std::fs::write(set.join(file), "x").unwrap();
+        }
+        let tree = Store::open(folder.path().to_str().unwrap(), &StoreOptions::default()).await.unwrap();
+        let source = Source::Tree(tree);
+        assert_eq!(source.count(Shard::WHOLE).await, Some(3), "the empty one, too");
+        let parts = [1, 2].map(|index| Shard { index, count: 2 });
+        let counts = [source.count(parts[0]).await, source.count(parts[1]).await];
+        assert_eq!(counts.iter().flatten().sum::<u64>(), 3);
+        assert_eq!(source.images(false, Shard::WHOLE).count().await, 2);
+        assert_eq!(Source::Tree(Store::memory()).count(Shard::WHOLE).await, None);
+    }
 }

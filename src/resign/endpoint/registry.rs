@@ -35,7 +35,14 @@ impl RegistryEnd {
         known: BTreeSet<String>,
         jobs: usize,
     ) -> Result<Self, EndpointError> {
-        let wrong = || EndpointError::Location(location.to_owned());
+        // A password that stands there is no part of a name, so it leads here and must not be shown.
+        let wrong = || {
+            EndpointError::Location(
+                location
+                    .rsplit_once('@')
+                    .map_or_else(|| location.to_owned(), |(_, after)| format!("docker://xxxxx@{after}")),
+            )
+        };
         let rest = location.strip_prefix("docker://").ok_or_else(wrong)?.trim_end_matches('/');
         let (host, namespace) = rest.split_once('/').unwrap_or((rest, ""));
         // A made-up repository lets the grammar of names judge both.

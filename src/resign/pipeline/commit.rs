@@ -17,7 +17,7 @@ use crate::resign::endpoint::Destination;
 use crate::resign::item::{Item, State};
 
 /// The most images of a group.
-const GROUP: usize = 2048;
+const GROUP: usize = 1365;
 /// How many groups a folder gets at a time.
 const FLUSHED: usize = 2;
 /// How long the first group may be gathered, and how long any: the longer, the fewer flushes, and
@@ -34,6 +34,8 @@ pub(super) struct Group {
     pub(super) items: Vec<Item>,
     pub(super) resumed: u64,
     pub(super) refused_before: u64,
+    /// Parts of the source that could not be listed.
+    pub(super) unlisted: Vec<String>,
     /// Held until the items are settled for good.
     pub(super) rooms: Vec<OwnedSemaphorePermit>,
 }
@@ -82,14 +84,15 @@ async fn append(shared: Arc<Shared>, prepared: Vec<Prepared>) -> Vec<Result<Grou
     let mut stopped = Vec::new();
     let (mut waiting, mut batch) = (Vec::new(), Vec::new());
     for one in prepared {
-        let Ready { settled, unwritten, resumed, refused_before, waiting: _, room } = match one {
+        let Ready { settled, unwritten, resumed, refused_before, unlisted, waiting: _, room } = match one {
             Ok(ready) => ready,
             Err(error) => {
                 stopped.push(Err(error));
                 continue;
             }
         };
-        group.images += 1;
+        group.images += u64::from(unlisted.is_none());
+        group.unlisted.extend(unlisted);
         group.rooms.extend(room);
         group.resumed += resumed;
         group.refused_before += refused_before;

@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 pub use progress::{Position, Progress};
 
 use self::commit::commit;
 use self::prepare::{Shared, produce};
 use super::choice::Choice;
-use super::endpoint::{Destination, EndpointError, Source};
+use super::endpoint::{Destination, Source};
 use super::item::{Item, State, Summary};
 use super::journal::{Journal, JournalError, item_key};
 use super::keys::Keys;
@@ -83,9 +84,6 @@ impl Shard {
 /// Why a job stopped before its end. What it signed up to then stays, and the same command goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum ResignError {
-    /// The source, or a part of it, could not be listed; all else was done.
-    #[error("cannot list all of the source: {0}; what could be listed is done")]
-    Source(#[source] EndpointError),
     /// The journal could not be written.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -97,8 +95,8 @@ pub enum ResignError {
 /// Runs a job, handing the account of each old signature to `tell` when it is settled for good.
 ///
 /// # Errors
-/// [`ResignError`] when the job could not come to its end; what fails for one image is told and
-/// counted, and the others go on.
+/// [`ResignError`] when the job could not come to its end; what fails for one image, or for the
+/// listing of a part of the source, is told and counted, and the others go on.
 pub async fn run(job: Arc<Job>, journal: Option<Journal>, mut tell: impl FnMut(&Item)) -> Result<Summary, ResignError> {
     let start = Instant::now();
     let mut summary = Summary::default();
@@ -107,6 +105,9 @@ pub async fn run(job: Arc<Job>, journal: Option<Journal>, mut tell: impl FnMut(&
     let producer = tokio::spawn(produce(shared.clone(), ready));
     let (durable, mut committed) = mpsc::channel(READY);
     let committer = tokio::spawn(commit(shared.clone(), prepared, durable));
+    // Ends with this function, however that ends.
+    let mut counting = JoinSet::new();
+    counting.spawn(progress::count_ahead(shared.job.clone()));
     let mut stopped = None;
     let mut batch = Vec::new();
     while committed.recv_many(&mut batch, READY).await > 0 {
@@ -119,6 +120,7 @@ pub async fn run(job: Arc<Job>, journal: Option<Journal>, mut tell: impl FnMut(&
                     summary.resumed += group.resumed;
                     summary.refused += group.refused_before;
                     images += group.images;
+                    group.unlisted.into_iter().for_each(|what| summary.cannot_list(what));
                     items.extend(group.items);
                     rooms.extend(group.rooms);
                 }

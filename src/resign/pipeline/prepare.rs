@@ -27,7 +27,7 @@ const CHUNK: usize = 16;
 /// How many signatures may be prepared and not yet settled for good: memory is bounded by that,
 /// whether an image has one or thousands. Room for two groups that are being flushed and for a
 /// third that is gathered.
-const ROOM: u32 = 6144;
+const ROOM: u32 = 4096;
 
 /// One image's work, ready to be written.
 #[derive(Default)]
@@ -40,6 +40,8 @@ pub(super) struct Ready {
     pub(super) resumed: u64,
     /// How many of them it refused.
     pub(super) refused_before: u64,
+    /// A part of the source that could not be listed, in the place of an image.
+    pub(super) unlisted: Option<String>,
     /// How many items wait for what becomes of others.
     pub(super) waiting: usize,
     /// Their room in memory, until they are settled for good.
@@ -146,6 +148,10 @@ impl Shared {
             Destination::Tree(store) => Destination::Tree(bulk(store)),
             elsewhere => elsewhere.clone(),
         };
+        // This run has the journal, so that the earlier ones with it are over.
+        if let (Destination::Tree(store), Some(journal)) = (&destination, &journal) {
+            store.stage_for(journal.id());
+        }
         Self {
             journal: journal.map(Arc::new),
             turns: Arc::default(),
@@ -196,27 +202,14 @@ pub(super) async fn produce(shared: Arc<Shared>, sender: mpsc::Sender<Result<Rea
         .buffer_unordered(job.jobs.max(1))
         .flat_map(stream::iter)
         .boxed();
-    let mut unlistable = None;
-    while let Some(ready) = prepared.next().await {
-        match ready {
-            // One folder that cannot be listed stops nothing else, and is not forgotten.
-            Err(ResignError::Source(error)) => {
-                tracing::error!(%error, "a part of the source cannot be listed; the rest goes on");
-                unlistable = unlistable.or(Some(error));
-            }
-            mut ready => {
-                if let Ok(ready) = &mut ready {
-                    shared.make_room(ready).await;
-                }
-                let last = ready.is_err();
-                if sender.send(ready).await.is_err() || last {
-                    return;
-                }
-            }
+    while let Some(mut ready) = prepared.next().await {
+        if let Ok(ready) = &mut ready {
+            shared.make_room(ready).await;
         }
-    }
-    if let Some(error) = unlistable {
-        let _ = sender.send(Err(ResignError::Source(error))).await;
+        let last = ready.is_err();
+        if sender.send(ready).await.is_err() || last {
+            return;
+        }
     }
 }
 
@@ -243,6 +236,12 @@ fn left_out(left: Left) -> Item {
     Item { repository: left.image, digest: left.digest, state, reason: Some(reason), ..nothing() }
 }
 
+/// One folder that cannot be listed stops nothing else, and is not forgotten.
+fn unlisted(error: &EndpointError) -> Ready {
+    tracing::error!(%error, "a part of the source cannot be listed; the rest goes on");
+    Ready { unlisted: Some(error.to_string()), ..Ready::default() }
+}
+
 /// Prepares a few images, on a thread or task of their own: what they compute runs beside the others.
 async fn prepare_chunk(shared: Arc<Shared>, images: Vec<Listed>) -> Vec<Result<Ready, ResignError>> {
     let runtime = tokio::runtime::Handle::current();
@@ -253,7 +252,7 @@ async fn prepare_chunk(shared: Arc<Shared>, images: Vec<Listed>) -> Vec<Result<R
             ready.push(match image {
                 Ok((Image::Found(set), newest)) => prepare(&shared, set, newest).await,
                 Ok((Image::Left(left), _)) => Ok(Ready { settled: vec![left_out(left)], ..Ready::default() }),
-                Err(error) => Err(ResignError::Source(error)),
+                Err(error) => Ok(unlisted(&error)),
             });
         }
         ready

@@ -30,6 +30,8 @@ pub struct JournalAccount {
     counts: HashMap<ItemKey, u64>,
     /// Images that could not be read, and could later.
     read_later: HashSet<ItemKey>,
+    /// The line by which a run came to its end: then all that it was to do could be read.
+    finished: u64,
 }
 
 impl JournalAccount {
@@ -40,10 +42,13 @@ impl JournalAccount {
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         let mut seen = Seen::new();
         let mut unread: HashMap<ItemKey, u64> = HashMap::new();
-        let mut number = 0u64;
+        let (mut number, mut finished) = (0u64, 0);
         let job = read(path, |line| {
             number += 1;
-            let Line::Item(item) = line else { return };
+            let Line::Item(item) = line else {
+                finished = number;
+                return;
+            };
             let key = key_of(&item);
             seen.note(key);
             if item.blob.is_none() {
@@ -78,7 +83,7 @@ impl JournalAccount {
             })?;
         }
         let counts = best.into_iter().map(|(key, (_, line))| (key, line)).collect();
-        Ok(Self { path: path.to_owned(), job, counts, read_later })
+        Ok(Self { path: path.to_owned(), job, counts, read_later, finished })
     }
 
     /// Returns which job the journal is of.
@@ -96,7 +101,8 @@ impl Account for JournalAccount {
             let Line::Item(item) = line else { return };
             let key = key_of(&item);
             let passed = self.counts.get(&key).is_some_and(|line| *line != number)
-                || (item.blob.is_none() && self.read_later.contains(&key));
+                || (item.blob.is_none() && self.read_later.contains(&key))
+                || (item.blob.is_none() && item.state == State::Failed && number < self.finished);
             if outcome.is_ok() && !passed {
                 outcome = take(&item);
             }
@@ -165,6 +171,29 @@ impl Spool {
 mod tests {
     use super::super::testing::{item, job};
     use super::*;
+
+    #[test]
+    fn what_could_not_be_found_is_forgotten_when_all_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = Journal::open(&path, &job()).unwrap();
+        let tag = Item { digest: None, blob: None, state: State::Failed, ..item() };
+        let count = || {
+            let mut count = 0;
+            let mut each = |_: &Item| {
+                count += 1;
+                Ok(())
+            };
+            JournalAccount::open(&path).unwrap().each(&mut each).unwrap();
+            count
+        };
+        journal.record([&tag, &item()]).unwrap();
+        assert_eq!(count(), 2);
+        journal.finish().unwrap();
+        assert_eq!(count(), 1);
+        journal.record([&tag]).unwrap();
+        assert_eq!(count(), 2, "a later run could not");
+    }
 
     #[test]
     fn one_item_for_each_old_signature() {
