@@ -16,7 +16,7 @@ use http::HeaderMap;
 use serde::Serialize;
 
 use super::caller::{Caller, FORWARDED_FOR};
-use super::error::Problem;
+use super::error::{Problem, shorten};
 use super::permit::Credential;
 use crate::image::Digest;
 use crate::store::Appended;
@@ -150,7 +150,7 @@ impl Record {
             blob: None,
             from: caller.from,
             peer: caller.peer,
-            forwarded_for: headers.get(FORWARDED_FOR).and_then(|v| v.to_str().ok()).map(shorten),
+            forwarded_for: headers.get(FORWARDED_FOR).and_then(|v| v.to_str().ok()).map(|v| shorten(v, WORDS_SHOWN)),
             id: caller.id,
         }
     }
@@ -172,7 +172,7 @@ impl Record {
             digest: self.digest.to_string(),
             signature: self.blob.as_ref().map(ToString::to_string),
             number: outcome.number(),
-            reason: outcome.reason().as_deref().map(shorten),
+            reason: outcome.reason().as_deref().map(|reason| shorten(reason, WORDS_SHOWN)),
             client: self.from.to_string(),
             peer: self.peer.to_string(),
             forwarded_for: self.forwarded_for.as_deref(),
@@ -206,13 +206,6 @@ impl Record {
             request_id = format_args!("{:016x}", self.id),
             "{what}"
         );
-    }
-}
-
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(WORDS_SHOWN) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
     }
 }
 

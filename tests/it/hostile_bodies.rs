@@ -132,8 +132,8 @@ fn json_bombs() {
     let world = World::new("{mode: claim}");
     assert_eq!(world.put(b"{}").status, 400);
     let before = world.process().resident();
-    let many = |one: &str| one.repeat(MOST / one.len() - 1);
-    let keys: String = (0..400_000).map(|n| format!("\"k{n}\":{n},")).collect();
+    let many = |one: &str| one.repeat((MOST - 100) / one.len());
+    let keys: String = (0..350_000).map(|n| format!("\"k{n}\":{n},")).collect();
     let nested = |open: &str, close: &str, depth: usize| format!("{}{}", open.repeat(depth), close.repeat(depth));
     let digest = &world.digest;
     let with = |more: &str| format!("{{\"schemaVersion\":2,\"name\":\"{digest}@a\",\"content\":\"owA=\",{more}}}");
@@ -347,7 +347,6 @@ fn no_path_leads_out_when_writing() {
         set("%"),
         set("%zz"),
         set("x#y"),
-        set("birds/.hidden"),
         set(&"n".repeat(300)),
         set(&"n/".repeat(2100)),
         set(&"%41".repeat(1000)),
