@@ -27,6 +27,7 @@ pub fn turn(world: &World, tally: &Tally, to: &mut Connection, random: &mut Rand
 
 fn upload(world: &World, tally: &Tally, to: &mut Connection, n: usize) -> Result<(), String> {
     let blob = &world.blobs[n];
+    let mut uploaded = blob.uploaded.write().unwrap();
     let alice = [("Authorization", world.alice.as_str())];
     let start = format!("/v2/{REPOSITORY}/blobs/uploads/");
     let opened = to.ask(Ask { method: "POST", path: &start, headers: &alice, body: b"" })?;
@@ -38,7 +39,7 @@ fn upload(world: &World, tally: &Tally, to: &mut Connection, n: usize) -> Result
     if done.status != 201 || done.header("docker-content-digest") != Some(&blob.digest.to_string()) {
         return Err(format!("PUT {path}: {} {}", done.status, done.text()));
     }
-    world.uploaded.lock().unwrap().insert(n);
+    *uploaded = true;
     tally.uploads.add();
     Ok(())
 }
@@ -48,16 +49,18 @@ fn path(digest: &Digest) -> String {
 }
 
 fn download(world: &World, tally: &Tally, to: &mut Connection, n: usize) -> Result<(), String> {
-    let is_there = world.uploaded.lock().unwrap().contains(&n);
     let blob = &world.blobs[n];
+    let uploaded = blob.uploaded.read().unwrap();
     let answer = to.ask(Ask::get(&path(&blob.digest), &[("Authorization", &world.alice)]))?;
     let right = match answer.status {
         200 => answer.body == blob.bytes,
-        404 => !is_there,
+        404 => !*uploaded,
         _ => false,
     };
     if !right {
-        return Err(format!("blob {n}: {} with {} bytes of {}", answer.status, answer.body.len(), blob.bytes.len()));
+        let start: String = answer.text().chars().take(200).collect();
+        let (got, wanted) = (answer.body.len(), blob.bytes.len());
+        return Err(format!("blob {n}: {} with {got} bytes of {wanted}: {start}", answer.status));
     }
     tally.downloads.add();
     Ok(())
@@ -105,14 +108,14 @@ pub fn trouble(world: &World, tally: &Tally, to: &mut Connection, random: &mut R
         }
         // Takes its time to ask, and to read.
         3 => {
-            let is_there = world.uploaded.lock().unwrap().contains(&n);
+            let uploaded = blob.uploaded.read().unwrap();
             for piece in head.as_bytes().chunks(16) {
                 stream.write_all(piece).map_err(failed)?;
                 std::thread::sleep(Duration::from_millis(50));
             }
             std::thread::sleep(Duration::from_millis(500));
             let answer = read(&mut BufReader::with_capacity(1024, stream), "GET").map_err(failed)?;
-            if answer.status == 200 && answer.body != blob.bytes || answer.status != 200 && is_there {
+            if answer.status == 200 && answer.body != blob.bytes || answer.status != 200 && *uploaded {
                 return Err(format!("slow GET {path}: {} with {} bytes", answer.status, answer.body.len()));
             }
             tally.slow.add();

@@ -52,7 +52,7 @@ impl Watch {
     pub fn sample(&mut self, world: &World, tally: &Tally, since: Duration) {
         let sample = Sample { resident: self.process.resident(), descriptors: self.process.descriptors() };
         let n = self.samples.len() + 1;
-        if n % self.every == 0 {
+        if n.is_multiple_of(self.every) {
             let done = tally.sum();
             let rate = (done - self.asked) / self.every as u64;
             let (seconds, threads) = (since.as_secs(), self.process.threads());
@@ -63,10 +63,10 @@ impl Watch {
             self.asked = done;
         }
         self.samples.push(sample);
-        if n % RELOAD_EVERY == 0 {
+        if n.is_multiple_of(RELOAD_EVERY) {
             world.server.signal("HUP");
         }
-        if n % ROTATE_EVERY == 0 {
+        if n.is_multiple_of(ROTATE_EVERY) {
             self.audit.rotate();
         }
     }

@@ -1,6 +1,5 @@
 //! The server under load, the registry behind it, and all that is put there.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, RwLock};
@@ -28,8 +27,6 @@ pub struct World {
     pub server: Server,
     pub model: Model,
     pub blobs: Vec<Blob>,
-    /// Those that are at the registry.
-    pub uploaded: Mutex<BTreeSet<usize>>,
     /// `Authorization` of the registry's user, and of the lookaside's.
     pub alice: String,
     pub bob: String,
@@ -41,6 +38,9 @@ pub struct World {
 pub struct Blob {
     pub bytes: Vec<u8>,
     pub digest: Digest,
+    /// Whether it is at the registry. Who uploads is alone: docker-registry rewrites the link to a
+    /// blob in place, and answers 500 to who reads it at that moment.
+    pub uploaded: RwLock<bool>,
 }
 
 impl World {
@@ -70,7 +70,6 @@ impl World {
             server,
             model,
             blobs: (0..BLOBS).map(blob).collect(),
-            uploaded: Mutex::default(),
             alice,
             bob: basic("bob:p@ss/word"),
             audit,
@@ -117,5 +116,5 @@ fn blob(n: usize) -> Blob {
     let mut random = Random::new(n as u64 + 1000);
     let length = 1 << (10 + n % 11);
     let bytes: Vec<u8> = (0..length).map(|_| u8::try_from(random.below(256)).unwrap_or(0)).collect();
-    Blob { digest: Digest::sha256(&bytes), bytes }
+    Blob { digest: Digest::sha256(&bytes), bytes, uploaded: RwLock::default() }
 }
