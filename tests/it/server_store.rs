@@ -202,6 +202,28 @@ fn a_failing_bucket_is_never_an_empty_one() {
 }
 
 #[test]
+fn a_bucket_that_hangs_keeps_nobody_waiting_for_ever() {
+    let bucket = Bucket::new();
+    let world = &bucket.world;
+    assert_eq!(world.put(&world.signed, b"\xa3one").status, 201);
+    bucket.follow(|_| Fault::Slow(Duration::from_secs(120)));
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let by_extension = signatures(REPOSITORY, &world.signed);
+        for path in [world.path(&world.signed, "1"), by_extension, world.path(&world.unsigned, "1")] {
+            scope.spawn(move || {
+                let answer = http::get(&world.server.address, &path);
+                assert_eq!((answer.status, answer.header("retry-after").is_some()), (503, true), "{answer:?}");
+            });
+        }
+        assert!(world.ready(false).contains("no answer within 2 seconds"));
+    });
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    bucket.follow(|_| Fault::None);
+    assert_eq!(world.stored(&world.signed), [b"\xa3one"]);
+}
+
+#[test]
 fn an_upload_whose_end_is_unknown_is_stored_once() {
     let bucket = Bucket::new();
     let world = &bucket.world;
