@@ -109,7 +109,7 @@ impl World {
 
     /// Writes until the server dies, first what was left unanswered when the last one did.
     fn write(&self, server: &str, round: usize, writer: usize, carol: &SoftSigner) {
-        let by_extension = writer % 2 == 0;
+        let by_extension = writer.is_multiple_of(2);
         let left: Vec<Sent> = self.told.lock().unwrap().unanswered.iter().cloned().collect();
         for sent in left {
             // Two send the same at the same time.
