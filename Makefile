@@ -1,11 +1,12 @@
 # Two commands on a fresh Debian machine with Rust: `make run` and `make test`.
 
-.PHONY: help run build test check bench fuzz needs-build needs-test needs-bench
+.PHONY: help run build test check bench soak fuzz needs-build needs-test needs-bench
 
 help:
 	@echo "make run    install what the build needs, build, serve on 127.0.0.1:8080 over ./countersign-data"
 	@echo "make test   install what the tests need, run them all with the real programs"
 	@echo "make bench  measure, against the tools of today and the bounds of this machine"
+	@echo "make soak   half an hour (SOAK_SECONDS) of mixed load; every answer checked, no growth allowed"
 	@echo "make check  formatting and lints only"
 	@echo "make fuzz   let libFuzzer think, FUZZ_SECONDS (60) for each parser"
 
@@ -34,6 +35,10 @@ test: needs-test check
 bench: needs-bench
 	cargo bench --locked --bench resign -- $(BENCH)
 	cargo bench --locked --bench serve -- $(BENCH_SERVE)
+
+# A wrong answer, or memory or descriptors that grow, end it with an error.
+soak: needs-test
+	cargo bench --locked --bench soak
 
 FUZZ_SECONDS ?= 60
 

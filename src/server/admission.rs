@@ -193,7 +193,11 @@ impl Admission {
 pub(super) fn store_problem(error: &StoreError) -> Problem {
     match error {
         // Another process was faster, or the limit is set higher than clients read.
-        StoreError::Full { .. } => Problem::Denied(error.to_string()),
+        StoreError::Full { .. } | StoreError::TooMany { .. } => Problem::Denied(error.to_string()),
+        // Its own words name places on our disk.
+        StoreError::Unwritable { .. } => Problem::Denied(
+            "the store has no place under this name: it is too long, or something else is in its way".to_owned(),
+        ),
         error if error.is_unavailable() => Problem::Store(Shape::Registry),
         _ => Problem::Internal,
     }

@@ -8,7 +8,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ use http::HeaderMap;
 use serde::Serialize;
 
 use super::caller::{Caller, FORWARDED_FOR};
-use super::error::Problem;
+use super::error::{Problem, shorten};
 use super::permit::Credential;
 use crate::image::Digest;
 use crate::store::Appended;
@@ -150,7 +150,7 @@ impl Record {
             blob: None,
             from: caller.from,
             peer: caller.peer,
-            forwarded_for: headers.get(FORWARDED_FOR).and_then(|v| v.to_str().ok()).map(shorten),
+            forwarded_for: headers.get(FORWARDED_FOR).and_then(|v| v.to_str().ok()).map(|v| shorten(v, WORDS_SHOWN)),
             id: caller.id,
         }
     }
@@ -172,7 +172,7 @@ impl Record {
             digest: self.digest.to_string(),
             signature: self.blob.as_ref().map(ToString::to_string),
             number: outcome.number(),
-            reason: outcome.reason().as_deref().map(shorten),
+            reason: outcome.reason().as_deref().map(|reason| shorten(reason, WORDS_SHOWN)),
             client: self.from.to_string(),
             peer: self.peer.to_string(),
             forwarded_for: self.forwarded_for.as_deref(),
@@ -209,13 +209,6 @@ impl Record {
     }
 }
 
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(WORDS_SHOWN) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
-}
-
 /// Where records go. Clones write to the same file.
 #[derive(Clone)]
 pub(super) struct AuditLog {
@@ -224,7 +217,7 @@ pub(super) struct AuditLog {
 
 impl AuditLog {
     pub(super) fn new(path: Option<&Path>) -> Self {
-        Self { file: path.map(|path| Arc::new(AuditFile { path: path.to_owned(), torn: Mutex::new(false) })) }
+        Self { file: path.map(|path| Arc::new(AuditFile { path: path.to_owned(), torn: Mutex::new(None) })) }
     }
 
     /// Records that something is about to be done.
@@ -264,8 +257,9 @@ impl AuditLog {
 /// The file of JSON lines. It is opened for each line, so that it may be moved away at any time.
 struct AuditFile {
     path: PathBuf,
-    /// Whether the last line was not written whole.
-    torn: Mutex<bool>,
+    /// Whether the last line was not written whole; at first nobody knows, for an earlier process
+    /// may have died over it.
+    torn: Mutex<Option<bool>>,
 }
 
 impl AuditFile {
@@ -274,13 +268,19 @@ impl AuditFile {
         let mut torn = self.torn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = open(&self.path)?;
         let mut whole = Vec::with_capacity(line.len() + 1);
-        if *torn {
+        let is_torn = match *torn {
+            Some(false) => false,
+            // Another process may have ended the line since.
+            maybe => ends_torn(&self.path).unwrap_or(maybe == Some(true)),
+        };
+        if is_torn {
             whole.push(b'\n');
         }
         whole.extend_from_slice(line);
         let written = file.write(&whole)?;
-        *torn = written < whole.len();
-        if *torn {
+        let is_torn = written < whole.len();
+        *torn = Some(is_torn);
+        if is_torn {
             return Err(std::io::Error::new(std::io::ErrorKind::StorageFull, "the line was not written whole"));
         }
         if durably {
@@ -288,6 +288,17 @@ impl AuditFile {
         }
         Ok(())
     }
+}
+
+/// Tells whether a file's last line has no end.
+fn ends_torn(path: &Path) -> std::io::Result<bool> {
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() || found.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    File::open(path)?.read_exact_at(&mut last, found.len() - 1)?;
+    Ok(last != *b"\n")
 }
 
 /// Opens the file; a new one is also made to stay in its folder.
@@ -352,6 +363,19 @@ mod tests {
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
         line["time"] = "TIME".into();
         insta::assert_snapshot!(line.to_string(), @r#"{"action":"add","client":"203.0.113.1","digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","face":"lookaside","forwarded_for":"203.0.113.1\"","number":3,"peer":"127.0.0.1:1234","reason":null,"registry":"icr.io","repository":"birds/bluebird","request_id":"0000000000000007","signature":"sha256:fa2c8cc4f28176bbeed4b736df569a34c79cd3723e9ec42f9674b4d46ac6b8b8","time":"TIME","verdict":"stored","way":"htpasswd","who":"bob\n"}"#);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_an_earlier_process_left_torn_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        for (before, lines) in [("{\"a\":1}\n{\"b", 3), ("{\"a\":1}\n", 2), ("", 1)] {
+            std::fs::write(&path, before).unwrap();
+            AuditLog::new(Some(&path)).begin(&record()).await.unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text.lines().count(), lines, "{text}");
+            assert!(serde_json::from_str::<serde_json::Value>(text.lines().last().unwrap()).is_ok(), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -189,10 +189,11 @@ impl SetCache {
             None => None,
         };
         let stored = timed(StoreOperation::Read, self.backend.signatures(address)).await?;
-        if let Some(same) = stored.iter().find(|s| s.bytes == bytes) {
-            return Ok(Ok(Appended::AlreadyThere(same.number)));
-        }
-        if let Err(refused) = admit(&stored) {
+        // What is there needs no room, but still the store's word that it is there to stay: an
+        // earlier attempt may have failed between the two.
+        if stored.iter().all(|s| s.bytes != bytes)
+            && let Err(refused) = admit(&stored)
+        {
             return Ok(Err(refused));
         }
         let appended = timed(StoreOperation::Append, self.backend.append(address, bytes)).await;

@@ -16,6 +16,8 @@ use crate::metrics::Outcome;
 
 /// How long a client is asked to wait when nobody knows better, in seconds.
 const RETRY_SECONDS: u64 = 5;
+/// The longest reason that is told or logged, in characters: some repeat what a stranger sent.
+const REASON_SHOWN: usize = 2000;
 
 /// How a failure is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +98,7 @@ impl Problem {
     /// Says in a few words why, for the log.
     pub(super) fn reason(&self) -> String {
         match self {
-            Self::Invalid(reason) | Self::Denied(reason) => reason.clone(),
+            Self::Invalid(reason) | Self::Denied(reason) => shorten(reason, REASON_SHOWN),
             Self::PassedOn { status, .. } => format!("the upstream registry answered {status}"),
             Self::Plainly(problem) => problem.reason(),
             other => format!("{other:?}"),
@@ -207,6 +209,7 @@ impl Problem {
                 retry_later(answer, None)
             }
             Self::Invalid(reason) => {
+                let reason = shorten(&reason, REASON_SHOWN);
                 let message = format!("invalid image signature: {reason}");
                 registry(StatusCode::BAD_REQUEST, "SIGNATURE_INVALID", &message, Some(&reason))
             }
@@ -226,7 +229,10 @@ impl Problem {
                 let message = "the server cannot check signatures at the moment; its log says why";
                 retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
             }
-            Self::Denied(reason) => registry(StatusCode::FORBIDDEN, "DENIED", &reason, Some(&reason)),
+            Self::Denied(reason) => {
+                let reason = shorten(&reason, REASON_SHOWN);
+                registry(StatusCode::FORBIDDEN, "DENIED", &reason, Some(&reason))
+            }
             Self::PassedOn { status, headers, body } => passed_on(status, *headers, body),
             Self::UpstreamUnreachable => retry_later(
                 registry(StatusCode::BAD_GATEWAY, "UNAVAILABLE", "the upstream registry cannot be reached", None),
@@ -264,6 +270,14 @@ impl Problem {
                 registry(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "an internal error; see the server's log", None)
             }
         }
+    }
+}
+
+/// Cuts a text after so many characters.
+pub(super) fn shorten(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 

@@ -10,15 +10,7 @@ use crate::support::client::{Host, text};
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::http;
 use crate::support::image::image;
-
-/// Puts a blob into a registry that is open to all.
-fn push_blob(registry: &str, repository: &str, bytes: &[u8]) {
-    let started = http::request(registry, "POST", &format!("/v2/{repository}/blobs/uploads/"), &[], b"");
-    let location = started.header("location").unwrap().split_once(registry).unwrap().1.to_owned();
-    let digest = Digest::sha256(bytes).to_string().replace(':', "%3A");
-    let done = http::request(registry, "PUT", &format!("{location}&digest={digest}"), &[], bytes);
-    assert_eq!(done.status, 201, "{done:?}");
-}
+use crate::support::registry_api::push_blob;
 
 #[test]
 fn attachments_in_a_registry_are_judged_as_clients_judge_them() {
@@ -46,8 +38,8 @@ fn attachments_in_a_registry_are_judged_as_clients_judge_them() {
     })
     .to_string();
     let signature = STANDARD.encode(key.sign(payload.as_bytes()).unwrap());
-    push_blob(registry.address(), "birds/bluebird", payload.as_bytes());
-    push_blob(registry.address(), "birds/bluebird", b"{}");
+    push_blob(registry.address(), "birds/bluebird", &[], payload.as_bytes());
+    push_blob(registry.address(), "birds/bluebird", &[], b"{}");
     let manifest = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-
 use crate::support::client::{Host, Ran, text};
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::http;
 use crate::support::image::{DirImage, image};
 use crate::support::keys::{self, GpgHome};
+use crate::support::registry_api;
 use crate::support::server::Server;
 
 struct World {
@@ -64,12 +63,8 @@ impl World {
 
     fn put_bytes(&self, server: &Server, blob: &[u8], repository: &str) -> http::Answer {
         let digest = &self.one.digest;
-        let body = serde_json::json!({
-            "schemaVersion": 2, "name": format!("{digest}@{}", "0".repeat(32)), "type": "atomic",
-            "content": base64::engine::general_purpose::STANDARD.encode(blob),
-        });
-        let path = format!("/extensions/v2/{repository}/signatures/{digest}");
-        http::request(&server.address, "PUT", &path, &[], body.to_string().as_bytes())
+        let path = registry_api::signatures(repository, digest);
+        http::request(&server.address, "PUT", &path, &[], &registry_api::entry(digest, blob))
     }
 
     /// A policy that trusts alice, and bob for what is below `bobs` (without its host).

@@ -10,23 +10,15 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use countersign::image::Digest;
-use countersign::openpgp::{Signer, SoftSigner, inspect};
+use countersign::openpgp::inspect;
 use countersign::signature::Claim;
 
 use crate::support::client::{Host, text};
 use crate::support::keys;
 use crate::support::moto::Moto;
-
-fn signer(name: &str) -> SoftSigner {
-    SoftSigner::load(&std::fs::read(keys::secret(name)).unwrap(), None, SystemTime::now()).unwrap()
-}
-
-fn signed(signer: &SoftSigner, claim: &Claim) -> Vec<u8> {
-    signer.sign(&claim.render().unwrap(), SystemTime::now()).unwrap()
-}
 
 /// The n-th claim of a moved registry, and the key of its file in a tree.
 fn file(n: usize) -> (Claim, String) {
@@ -39,12 +31,12 @@ fn file(n: usize) -> (Claim, String) {
 
 /// Signs `count` claims of a moved registry into a plain tree, as skopeo would have left it.
 fn tree(root: &Path, count: usize) {
-    let carol = signer("carol");
+    let carol = keys::signer("carol");
     for n in 0..count {
         let (claim, key) = file(n);
         let path = root.join(key);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, signed(&carol, &claim)).unwrap();
+        std::fs::write(path, keys::signed(&carol, &claim)).unwrap();
     }
 }
 

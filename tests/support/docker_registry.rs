@@ -195,14 +195,19 @@ impl DockerRegistry {
 
     /// Starts it again over the same data, refusing all writes.
     pub fn restart_read_only(&mut self) {
-        self.stop();
         let config = self._dir.path().join("config.yml");
         let text = std::fs::read_to_string(&config).unwrap();
         let read_only = "  maintenance:\n    readonly:\n      enabled: true\nhttp:";
         std::fs::write(&config, text.replacen("http:", read_only, 1)).unwrap();
+        self.restart();
+    }
+
+    /// Starts it again over the same data and on the same port.
+    pub fn restart(&mut self) {
+        self.stop();
         self.child = Command::new("docker-registry")
             .arg("serve")
-            .arg(&config)
+            .arg(self._dir.path().join("config.yml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -33,11 +33,17 @@ pub const INTERNAL: Fault = Fault::Says(
     "500 Internal Server Error",
     "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>We encountered an error.</Message></Error>",
 );
+pub const DENIED: Fault = Fault::Says(
+    "403 Forbidden",
+    "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
+);
 
 /// What the plan is told of a request.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: String,
+    /// The path and query.
+    pub target: String,
     /// Counted from 0 over the relay's life.
     pub number: usize,
 }
@@ -74,8 +80,9 @@ impl Relay {
 
 fn serve(mut client: TcpStream, to: &str, plan: &Plan, counter: &AtomicUsize, faults: &AtomicUsize) -> Option<()> {
     let (head, body) = request(&client)?;
-    let method = head.split(' ').next()?.to_owned();
-    let fault = plan(&Asked { method, number: counter.fetch_add(1, Ordering::Relaxed) });
+    let mut words = head.split(' ').map(str::to_owned);
+    let (method, target) = (words.next()?, words.next()?);
+    let fault = plan(&Asked { method, target, number: counter.fetch_add(1, Ordering::Relaxed) });
     faults.fetch_add(usize::from(fault != Fault::None), Ordering::Relaxed);
     match fault {
         Fault::Says(status, body) => return say(&mut client, status, body),

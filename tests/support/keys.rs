@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
+
+use countersign::openpgp::{Signer as _, SoftSigner};
+use countersign::signature::Claim;
 
 /// Returns the armoured public key of `alice`, `bob` or `carol`.
 pub fn public(name: &str) -> PathBuf {
@@ -11,6 +15,16 @@ pub fn public(name: &str) -> PathBuf {
 /// Returns the armoured secret key (no passphrase) of `alice`, `bob` or `carol`.
 pub fn secret(name: &str) -> PathBuf {
     data(&format!("{name}.sec.asc"))
+}
+
+/// Returns the key of `alice`, `bob` or `carol` (Ed25519, fast), ready to sign within this process.
+pub fn signer(name: &str) -> SoftSigner {
+    SoftSigner::load(&std::fs::read(secret(name)).unwrap(), None, SystemTime::now()).unwrap()
+}
+
+/// Signs a claim.
+pub fn signed(signer: &SoftSigner, claim: &Claim) -> Vec<u8> {
+    signer.sign(&claim.render().unwrap(), SystemTime::now()).unwrap()
 }
 
 fn data(name: &str) -> PathBuf {

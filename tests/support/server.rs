@@ -62,7 +62,6 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    #[allow(dead_code, reason = "only benches look at the process")]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,44 +1,10 @@
 //! A disk that is full: of signatures, and of the journal.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use super::{Job, claims};
 use crate::support::client::text;
-
-/// A small file system of its own, gone with the test.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` where mounting is not allowed; says so loudly.
-    fn mount(kib: usize) -> Option<Self> {
-        let disk = Self(tempfile::tempdir().unwrap());
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"])
-            .arg(disk.path())
-            .output()
-            .is_ok_and(|output| output.status.success());
-        if !mounted {
-            eprintln!("SKIPPED: no tmpfs can be mounted here, so no disk can be filled");
-        }
-        mounted.then_some(disk)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn grow(&self, kib: usize) {
-        let grown = Command::new("mount").args(["-o", &format!("remount,size={kib}k")]).arg(self.path()).status();
-        assert!(grown.unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).output();
-    }
-}
+use crate::support::small_disk::SmallDisk;
 
 const COUNT: usize = 300;
 

@@ -9,7 +9,7 @@ use countersign::image::Digest;
 use countersign::openpgp::{Signer, SoftSigner};
 use countersign::signature::Claim;
 
-use super::{Job, claims, file, signed, signer};
+use super::{Job, claims, file};
 use crate::openpgp::gpg::Home;
 use crate::support::client::{Host, text};
 use crate::support::keys;
@@ -35,8 +35,8 @@ fn one_in_a_hundred_is_bad_in_every_way() {
     let path = ring.write("ring.asc", [keys[0].clone(), armoured].concat());
     std::fs::write(&job.policy, serde_json::json!({"default": [requirement(&path)]}).to_string()).unwrap();
 
-    let carol = signer("carol");
-    let bob = signer("bob");
+    let carol = keys::signer("carol");
+    let bob = keys::signer("bob");
     let with_gpg = |n: usize, more: &[&str]| {
         let payload = file(n).0.render().unwrap();
         home.ok(&[&["--faked-system-time", "20240115T000000"], more, &["--sign"]].concat(), &payload)
@@ -49,17 +49,17 @@ fn one_in_a_hundred_is_bad_in_every_way() {
         expected[way] += 1;
         let blob = match way {
             0 => {
-                let mut bytes = signed(&carol, &claim);
+                let mut bytes = keys::signed(&carol, &claim);
                 let last = bytes.len() - 3;
                 bytes[last] ^= 1;
                 bytes
             }
             1 => with_gpg(n, &["--local-user", &gone]),
             2 => with_gpg(n, &["--local-user", &lasting, "--default-sig-expire", "1m"]),
-            3 => signed(&carol, &Claim { reference: "registry.ng.bluemix.net/other/name:1".into(), ..claim }),
-            4 => signed(&carol, &Claim { digest: Digest::sha256(b"another"), ..claim }),
+            3 => keys::signed(&carol, &Claim { reference: "registry.ng.bluemix.net/other/name:1".into(), ..claim }),
+            4 => keys::signed(&carol, &Claim { digest: Digest::sha256(b"another"), ..claim }),
             5 => b"<html>Not found</html>".to_vec(),
-            _ => signed(&bob, &claim),
+            _ => keys::signed(&bob, &claim),
         };
         std::fs::write(job.from.join(key), blob).unwrap();
     }
@@ -103,14 +103,14 @@ fn one_in_a_hundred_is_bad_in_every_way() {
 fn what_is_signed_is_what_was_verified_whatever_the_file_becomes() {
     const COUNT: usize = 40;
     let job = Job::new(COUNT);
-    let (carol, bob) = (signer("carol"), signer("bob"));
+    let (carol, bob) = (keys::signer("carol"), keys::signer("bob"));
     let versions: Vec<[Vec<u8>; 4]> = (0..COUNT)
         .map(|n| {
             let claim = file(n).0;
             let reference = claim.reference.replace("build", "evil");
-            let good = signed(&carol, &claim);
+            let good = keys::signed(&carol, &claim);
             let torn = good[..good.len() / 2].to_vec();
-            let forged = signed(&bob, &Claim { reference, ..claim });
+            let forged = keys::signed(&bob, &Claim { reference, ..claim });
             [good, forged, torn, Vec::new()]
         })
         .collect();
@@ -186,7 +186,7 @@ fn ten_thousand_signatures_of_one_image() {
     const COUNT: usize = 10_000;
     let job = Job::new(1);
     let folder = job.from.join(file(0).1).parent().unwrap().to_owned();
-    let carol: SoftSigner = signer("carol");
+    let carol: SoftSigner = keys::signer("carol");
     let (claim, now) = (file(0).0, SystemTime::now());
     // Half of them say the same, the others have a tag each, more than an image can ever have.
     for n in 1..=COUNT {
