@@ -120,7 +120,8 @@ pub struct CacheConfig {
     pub set_seconds: u64,
     /// Memory for cached signatures, in bytes. Default 64 MiB.
     pub set_bytes: u64,
-    /// How long a right that the upstream granted is taken for granted, in seconds. Default 10.
+    /// How long a right that the upstream granted is taken for granted, in seconds; no longer than a
+    /// JSON Web Token by which it was asked for lives. Default 10.
     #[serde(deserialize_with = "seconds")]
     pub access_seconds: u64,
     /// How long the index of digests for the release view is good, in seconds. Default 60.

@@ -7,7 +7,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::caller::{Caller, FORWARDED_FOR};
 use super::error::Problem;
+use super::token_life;
 use super::upstream::{Body, Upstream};
 use crate::config::ServerConfig;
 use crate::image::Digest;
@@ -66,13 +67,16 @@ pub(super) enum Manifest {
 
 /// Asks the upstream, and remembers what it granted for a moment.
 ///
+/// A right is remembered no longer than its token lives, where that says so ([`token_life`]).
 /// Only grants are remembered: a refusal carries a challenge of its own, and an absent manifest
 /// may be pushed before the next request. The key is a salted hash of the credentials, the place
 /// that the caller asks from and the object, so nothing is shared between callers and no
 /// credential stays in memory.
 pub(super) struct Access {
     upstream: Arc<Upstream>,
-    granted: moka::future::Cache<[u8; 32], ()>,
+    /// Until when, since a token may end before that.
+    granted: moka::future::Cache<[u8; 32], Instant>,
+    remembered: Duration,
     salt: [u64; 4],
     timeout: Duration,
 }
@@ -86,6 +90,7 @@ impl Access {
                 .max_capacity(REMEMBERED)
                 .time_to_live(Duration::from_secs(config.cache.access_seconds))
                 .build(),
+            remembered: Duration::from_secs(config.cache.access_seconds),
             salt: [0u8, 1, 2, 3].map(|part| seeds.hash_one(part)),
             timeout: Duration::from_secs(config.access_timeout_seconds),
         }
@@ -113,6 +118,15 @@ impl Access {
         hash.finalize().into()
     }
 
+    async fn is_granted(&self, key: &[u8; 32]) -> bool {
+        self.granted.get(key).await.is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn grant(&self, key: [u8; 32], headers: &HeaderMap) {
+        let left = token_life::left(headers, SystemTime::now()).unwrap_or(self.remembered);
+        self.granted.insert(key, Instant::now() + left.min(self.remembered)).await;
+    }
+
     /// Asks whether the caller may read the manifest.
     ///
     /// # Errors
@@ -125,7 +139,7 @@ impl Access {
         caller: &Caller,
     ) -> Result<Manifest, Problem> {
         let key = self.key("pull", name, Some(digest), headers, caller);
-        if self.granted.get(&key).await.is_some() {
+        if self.is_granted(&key).await {
             metrics::ACCESS_CHECKS.inc((Right::Pull, AccessVerdict::Cached));
             return Ok(Manifest::Readable);
         }
@@ -166,7 +180,7 @@ impl Access {
                 Err(Problem::UpstreamFailing(StatusCode::FOUND, None))
             }
             StatusCode::OK => {
-                self.granted.insert(key, ()).await;
+                self.grant(key, headers).await;
                 Ok(Manifest::Readable)
             }
             StatusCode::NOT_FOUND => Ok(Manifest::Absent),
@@ -214,7 +228,7 @@ impl Access {
         caller: &Caller,
     ) -> Result<(), Problem> {
         let key = self.key("push", name, None, headers, caller);
-        if self.granted.get(&key).await.is_some() {
+        if self.is_granted(&key).await {
             metrics::ACCESS_CHECKS.inc((Right::Push, AccessVerdict::Cached));
             return Ok(());
         }
@@ -227,7 +241,7 @@ impl Access {
             let answer = access.ask(question).await?;
             match answer.status() {
                 StatusCode::ACCEPTED => {
-                    access.granted.insert(key, ()).await;
+                    access.grant(key, &headers).await;
                     tokio::spawn(async move { access.cancel(&answer, &headers, &caller).await });
                     Ok(())
                 }

@@ -48,6 +48,7 @@ mod testing;
 mod tests;
 mod tls;
 mod token;
+mod token_life;
 mod tokens;
 mod trace;
 mod upload;

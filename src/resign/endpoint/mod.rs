@@ -275,7 +275,7 @@ mod tests {
         let parts = [1, 2].map(|index| Shard { index, count: 2 });
         let counts = [source.count(parts[0]).await, source.count(parts[1]).await];
         assert_eq!(counts.iter().flatten().sum::<u64>(), 3);
-        assert_eq!(source.images(false, Shard::WHOLE).count().await, 2);
+        assert_eq!(source.images(false, Shard::WHOLE).count().await, 3, "whoever reads them sees");
         assert_eq!(Source::Tree(Store::memory()).count(Shard::WHOLE).await, None);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{Method, Request};
 use hyper::body::Incoming;
 
@@ -205,6 +205,22 @@ async fn rights_are_remembered_for_nobody_else() {
     assert_eq!(server.put(&path(), &[EVE], upload(&blob("a"))).await.status, 403);
     assert_eq!(server.put(&path(), &[BOB], upload(&blob("a"))).await.status, 201);
     assert_eq!(server.put(&path(), &[EVE], upload(&blob("a"))).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_right_is_not_remembered_beyond_its_token() {
+    let fake = Fake::start(|_| async { respond(200, &[], "") }).await;
+    let server = Server::start(&config(Some(fake.addr)), None).await;
+    let mut asked = 0;
+    for (expires, asks) in [(1, 2), (4_000_000_000_u64, 1)] {
+        let content = URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{expires}}}"#));
+        let token = ("authorization", &*format!("Bearer e30.{content}.c2ln"));
+        for _ in 0..2 {
+            assert_eq!(server.ask("GET", &path(), &[token]).await.status, 200);
+        }
+        asked += asks;
+        assert_eq!(fake.asked(&Method::HEAD), asked, "{expires}");
+    }
 }
 
 #[tokio::test]
