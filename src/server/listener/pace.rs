@@ -92,35 +92,49 @@ impl Pulse {
     }
 }
 
-/// A connection with time limits: a header that has begun must end, and what is written must be
-/// taken. Stands below TLS.
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For a header, from its first byte; for the first one, from the connection's begin.
+    pub(super) header: Duration,
+    /// Between two requests.
+    pub(super) idle: Duration,
+    /// To take something of what is written.
+    pub(super) write: Duration,
+}
+
+/// A connection with time limits: requests must come, a header that has begun must end, and what is
+/// written must be taken. Stands below TLS.
 pub(super) struct Paced {
     stream: TcpStream,
     pulse: Arc<Pulse>,
-    header: Duration,
-    write: Duration,
-    /// Since when a header is awaited: from the connection's begin, later from its first byte.
-    header_since: Option<Instant>,
+    patience: Patience,
+    /// Until when what is awaited must have come: a header, or a request's first byte.
+    due: Option<Instant>,
+    /// A header has begun, or is the connection's first one.
+    in_header: bool,
     begun: usize,
     reading: Timer,
+    /// Until when something of what is being written must have been taken.
+    write_due: Option<Instant>,
     writing: Timer,
 }
 
 impl Paced {
-    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>, header: Duration, write: Duration) -> Self {
-        let header_since = Some(Instant::now());
+    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>, patience: Patience) -> Self {
+        let due = Some(Instant::now() + patience.header);
         let (reading, writing) = (Timer::default(), Timer::default());
-        Self { stream, pulse, header, write, header_since, begun: 0, reading, writing }
+        Self { stream, pulse, patience, due, in_header: true, begun: 0, reading, write_due: None, writing }
     }
 
     /// Turns a write that waits into one that fails when it waits too long.
     fn written<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.writing.stop();
+            self.write_due = None;
             return polled;
         }
-        let limit = self.write;
-        if self.writing.passed(context, Instant::now, limit) {
+        let due = *self.write_due.get_or_insert_with(|| Instant::now() + self.patience.write);
+        if self.writing.passed(context, due) {
             // What is left in the kernel's buffers is nothing that this client wants.
             let _ = self.stream.set_zero_linger();
             return Poll::Ready(Err(slow("the client does not read its answer")));
@@ -134,9 +148,7 @@ impl AsyncRead for Paced {
         let this = self.get_mut();
         let begun = this.pulse.begun.load(Ordering::Relaxed);
         if begun != this.begun {
-            this.begun = begun;
-            this.header_since = None;
-            this.reading.stop();
+            (this.begun, this.due, this.in_header) = (begun, None, false);
         }
         let before = into.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, into);
@@ -145,17 +157,19 @@ impl AsyncRead for Paced {
             return polled;
         }
         if polled.is_ready() {
-            if into.filled().len() > before && this.header_since.is_none() {
-                this.header_since = Some(Instant::now());
+            if into.filled().len() > before && !this.in_header {
+                // Mostly the whole of it has come, and nobody will look at the clock.
+                (this.due, this.in_header) = (None, true);
             }
             return polled;
         }
-        match this.header_since {
-            Some(since) if this.reading.passed(context, || since, this.header) => {
-                Poll::Ready(Err(slow("the request's header comes too slowly")))
-            }
-            _ => Poll::Pending,
+        let limit = if this.in_header { this.patience.header } else { this.patience.idle };
+        let due = *this.due.get_or_insert_with(|| Instant::now() + limit);
+        if this.reading.passed(context, due) {
+            let what = if this.in_header { "the request's header comes too slowly" } else { "nothing is asked for" };
+            return Poll::Ready(Err(slow(what)));
         }
+        Poll::Pending
     }
 }
 
@@ -184,8 +198,9 @@ impl AsyncWrite for Paced {
         Pin::new(&mut self.get_mut().stream).poll_flush(context)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    /// Nothing: the socket is closed at once afterwards, and that says the same to the client.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -193,36 +208,25 @@ fn slow(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-/// A time limit that costs nothing until something waits.
+/// A time limit that costs nothing until something waits, and little when it is moved on: the
+/// runtime's clock is set again only when it goes off, or must go off earlier.
 #[derive(Default)]
-pub(in crate::server) struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    running: bool,
-}
+pub(in crate::server) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    pub(in crate::server) fn stop(&mut self) {
-        self.running = false;
-    }
-
-    /// Tells whether `limit` has passed since `since`, which counts from the first call on; else the
-    /// task is woken when it has.
-    pub(in crate::server) fn passed(
-        &mut self,
-        context: &mut Context<'_>,
-        since: impl FnOnce() -> Instant,
-        limit: Duration,
-    ) -> bool {
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                if !self.running {
-                    sleep.as_mut().reset((since() + limit).into());
-                }
-                sleep
+    /// Tells whether it is `due`; else the task is woken when it is, at the latest.
+    pub(in crate::server) fn passed(&mut self, context: &mut Context<'_>, due: Instant) -> bool {
+        let due = tokio::time::Instant::from(due);
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if due < sleep.deadline() {
+            sleep.as_mut().reset(due);
+        }
+        while sleep.as_mut().poll(context).is_ready() {
+            if sleep.deadline() >= due {
+                return true;
             }
-            None => self.sleep.insert(Box::pin(tokio::time::sleep_until((since() + limit).into()))),
-        };
-        self.running = true;
-        sleep.as_mut().poll(context).is_ready()
+            sleep.as_mut().reset(due);
+        }
+        false
     }
 }
