@@ -8,12 +8,12 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
@@ -25,7 +25,11 @@ use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, 
 
 /// Sets share generations by hash; a clash costs one needless reload.
 const GENERATIONS: usize = 1024;
-/// How many sets are loaded anew at a time before anybody waits for them.
+/// From which part of its life on a set is loaded anew if it is asked for.
+const RENEWED_FROM: f32 = 0.6;
+/// How long such sets are gathered.
+const GATHERED: Duration = Duration::from_millis(20);
+/// How many of them are loaded from a bucket at a time.
 const RENEWALS: usize = 16;
 /// What a cached set costs beside its bytes, about.
 const OVERHEAD: usize = 512;
@@ -34,6 +38,10 @@ const OVERHEAD: usize = 512;
 pub(super) trait Backend: Send + Sync {
     /// Returns the whole set in order.
     fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>>;
+    /// Returns the same for a thread that may block, if reading is file work.
+    fn here(&self) -> Option<Arc<dyn Backend>> {
+        None
+    }
     /// Appends to the set what is not there yet.
     fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>>;
     /// Removes from the set the signature whose bytes have this digest.
@@ -45,6 +53,10 @@ pub(super) trait Backend: Send + Sync {
 impl Backend for Store {
     fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>> {
         Box::pin(Store::signatures(self, set))
+    }
+
+    fn here(&self) -> Option<Arc<dyn Backend>> {
+        self.is_local().then(|| Arc::new(self.for_bulk(1)) as Arc<dyn Backend>)
     }
 
     fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>> {
@@ -109,8 +121,8 @@ pub(super) struct SignatureSet {
     renewing: AtomicBool,
 }
 
-async fn load(backend: Arc<dyn Backend>, address: SetAddress) -> Result<Arc<SignatureSet>, StoreError> {
-    let stored = timed(StoreOperation::Read, backend.signatures(&address)).await;
+async fn load(backend: &dyn Backend, address: &SetAddress) -> Result<Arc<SignatureSet>, StoreError> {
+    let stored = timed(StoreOperation::Read, backend.signatures(address)).await;
     metrics::CACHE_LOADS.inc(if stored.is_ok() { LoadResult::Ok } else { LoadResult::Failed });
     let stored = stored.inspect_err(|error| {
         tracing::error!(set = %address, error = %error, "cannot read from the store");
@@ -120,12 +132,46 @@ async fn load(backend: Arc<dyn Backend>, address: SetAddress) -> Result<Arc<Sign
     Ok(Arc::new(SignatureSet { entries, listing: OnceLock::new(), loaded: Instant::now(), renewing }))
 }
 
+/// Loads what has become due. Many sets go to a thread for file work at a time: to send each alone
+/// costs more than to read it.
+async fn renew_due(due: Arc<Mutex<Vec<Key>>>, turns: Arc<Semaphore>, backend: Arc<dyn Backend>, sets: Sets) {
+    let Ok(_turn) = turns.acquire().await else { return };
+    tokio::time::sleep(GATHERED).await;
+    let due = std::mem::take(&mut *due.lock().unwrap_or_else(PoisonError::into_inner));
+    let renew = |backend: Arc<dyn Backend>, at_once| {
+        stream::iter(due).for_each_concurrent(at_once, move |key| {
+            let (backend, sets) = (backend.clone(), sets.clone());
+            async move {
+                if let Ok(set) = load(&*backend, &key.0).await {
+                    // Of an old generation, if there was a write meanwhile: then nobody asks for it.
+                    sets.insert(key, set).await;
+                }
+            }
+        })
+    };
+    match backend.here() {
+        Some(here) => {
+            let runtime = tokio::runtime::Handle::current();
+            // Ends early only with the server.
+            let _ = tokio::task::spawn_blocking(move || runtime.block_on(renew(here, 1))).await;
+        }
+        None => renew(backend, RENEWALS).await,
+    }
+}
+
+/// A set in one of its states.
+type Key = (SetAddress, u64);
+type Sets = moka::future::Cache<Key, Arc<SignatureSet>>;
+
 /// The store as the faces see it.
 pub(super) struct SetCache {
     backend: Arc<dyn Backend>,
-    sets: moka::future::Cache<(SetAddress, u64), Arc<SignatureSet>>,
+    sets: Sets,
     renew_after: Duration,
-    renewals: Arc<Semaphore>,
+    /// What is to be loaded anew; each set at most once in its life.
+    due: Arc<Mutex<Vec<Key>>>,
+    /// One at a time is at work on it.
+    renewing: Arc<Semaphore>,
     generations: Box<[AtomicU64]>,
     writers: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
@@ -148,8 +194,9 @@ impl SetCache {
         Self {
             backend,
             sets,
-            renew_after: lifetime / 2,
-            renewals: Arc::new(Semaphore::new(RENEWALS)),
+            renew_after: lifetime.mul_f32(RENEWED_FROM),
+            due: Arc::default(),
+            renewing: Arc::new(Semaphore::new(1)),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
             writers: (0..GENERATIONS).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::new(),
@@ -168,26 +215,23 @@ impl SetCache {
             return Ok(set);
         }
         metrics::CACHE_LOOKUPS.inc(LookupResult::Miss);
-        let load = load(self.backend.clone(), key.0.clone());
+        let address = key.0.clone();
         // Boxed: each connection has room for this future, and mostly a set is there.
-        Box::pin(self.sets.try_get_with(key, load)).await
+        Box::pin(self.sets.try_get_with(key, load(&*self.backend, &address))).await
     }
 
-    /// Loads a set anew that is asked for and will soon be too old, so that nobody has to wait for
-    /// it then. When the store fails, or too many are being loaded, the old one stays for its time.
-    fn renew(&self, key: (SetAddress, u64), set: &SignatureSet) {
-        let Ok(turn) = self.renewals.clone().try_acquire_owned() else { return };
+    /// Has a set loaded anew that is asked for and will soon be too old, so that nobody has to wait
+    /// for it then. When the store fails, the old one stays for its time.
+    fn renew(&self, key: Key, set: &SignatureSet) {
         if set.renewing.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (sets, backend) = (self.sets.clone(), self.backend.clone());
-        tokio::spawn(async move {
-            if let Ok(set) = load(backend, key.0.clone()).await {
-                // Of an old generation, if there was a write meanwhile: then nobody asks for it.
-                sets.insert(key, set).await;
-            }
-            drop(turn);
-        });
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.push(key);
+        // Whoever finds the list empty has it worked off.
+        if due.len() == 1 {
+            tokio::spawn(renew_due(self.due.clone(), self.renewing.clone(), self.backend.clone(), self.sets.clone()));
+        }
     }
 
     /// Appends to a set if `admit` agrees to the set as it is at this moment.
@@ -327,7 +371,7 @@ mod tests {
         cache.get(address()).await.unwrap();
         cache.get(address()).await.unwrap();
         assert_eq!(store.reads(), 1);
-        tokio::time::sleep(Duration::from_millis(1100)).await;
+        tokio::time::sleep(Duration::from_millis(1300)).await;
         store.put(&address(), &["a"]).await;
         let gate = store.hold_next_read();
         assert_eq!(cache.get(address()).await.unwrap().entries.len(), 0, "nobody waits");

@@ -127,6 +127,30 @@ impl Paced {
         Self { stream, pulse, patience, due, in_header: true, begun: 0, reading, write_due: None, writing }
     }
 
+    /// HTTP/2 has its own clock, see `drive`; within a request the body has one.
+    fn is_busy(&self) -> bool {
+        self.pulse.multiplexed.load(Ordering::Relaxed) || self.pulse.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// After a request another one is awaited.
+    fn note_requests(&mut self) {
+        let begun = self.pulse.begun.load(Ordering::Relaxed);
+        if begun != self.begun {
+            (self.begun, self.due, self.in_header) = (begun, None, false);
+        }
+    }
+
+    /// Says what does not come in time, if so; else the task is woken when it is late.
+    fn overdue(&mut self, context: &mut Context<'_>) -> Option<&'static str> {
+        if self.is_busy() {
+            return None;
+        }
+        let limit = if self.in_header { self.patience.header } else { self.patience.idle };
+        let due = *self.due.get_or_insert_with(|| Instant::now() + limit);
+        let what = if self.in_header { "the request's header comes too slowly" } else { "nothing is asked for" };
+        self.reading.passed(context, due).then_some(what)
+    }
+
     /// Turns a write that waits into one that fails when it waits too long.
     fn written<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
@@ -146,30 +170,17 @@ impl Paced {
 impl AsyncRead for Paced {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let begun = this.pulse.begun.load(Ordering::Relaxed);
-        if begun != this.begun {
-            (this.begun, this.due, this.in_header) = (begun, None, false);
-        }
+        this.note_requests();
         let before = into.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, into);
-        // HTTP/2 has its own clock, see `drive`; within a request the body has one.
-        if this.pulse.multiplexed.load(Ordering::Relaxed) || this.pulse.open.load(Ordering::Relaxed) > 0 {
-            return polled;
+        if polled.is_pending() {
+            return this.overdue(context).map_or(Poll::Pending, |what| Poll::Ready(Err(slow(what))));
         }
-        if polled.is_ready() {
-            if into.filled().len() > before && !this.in_header {
-                // Mostly the whole of it has come, and nobody will look at the clock.
-                (this.due, this.in_header) = (None, true);
-            }
-            return polled;
+        if into.filled().len() > before && !this.in_header && !this.is_busy() {
+            // Mostly the whole of it has come, and nobody will look at the clock.
+            (this.due, this.in_header) = (None, true);
         }
-        let limit = if this.in_header { this.patience.header } else { this.patience.idle };
-        let due = *this.due.get_or_insert_with(|| Instant::now() + limit);
-        if this.reading.passed(context, due) {
-            let what = if this.in_header { "the request's header comes too slowly" } else { "nothing is asked for" };
-            return Poll::Ready(Err(slow(what)));
-        }
-        Poll::Pending
+        polled
     }
 }
 
@@ -195,7 +206,14 @@ impl AsyncWrite for Paced {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(context);
+        // After an answer hyper does not look for the next request until something wakes it.
+        this.note_requests();
+        if polled.is_ready() && this.overdue(context).is_some() {
+            context.waker().wake_by_ref();
+        }
+        polled
     }
 
     /// Nothing: the socket is closed at once afterwards, and that says the same to the client.
