@@ -200,8 +200,8 @@ impl App {
             #[cfg(feature = "otlp")]
             let span = span::begin(&request, id);
             let result = match self.open_lookaside(&request) {
-                Some(address) => {
-                    log.face = Face::Lookaside;
+                Some((address, face)) => {
+                    log.face = face;
                     let (state, method, headers) = (&*self.0, request.method(), request.headers());
                     let served = lookaside::serve(&state.sets, &state.releases, method, headers, address, None);
                     #[cfg(feature = "otlp")]
@@ -227,12 +227,14 @@ impl App {
     }
 
     /// Returns the address of a signature if that is asked for, and everybody may read it.
-    fn open_lookaside(&self, request: &Request<ClientBody>) -> Option<SignatureAddress> {
+    fn open_lookaside(&self, request: &Request<ClientBody>) -> Option<(SignatureAddress, Face)> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
-        match route::parse(request.uri().path()) {
-            Route::Lookaside(address) if self.0.rooms.is_open_at(&address.set) => Some(address),
+        let route = route::parse(request.uri().path());
+        let face = route.face();
+        match route {
+            Route::Lookaside(address) if self.0.rooms.is_open_at(&address.set) => Some((address, face)),
             _ => None,
         }
     }
