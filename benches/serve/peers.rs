@@ -77,8 +77,12 @@ impl Peer {
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let (flag, files) = match tls {
             Some(tls) => {
-                let files =
-                    format!("ssl_certificate {}; ssl_certificate_key {};", tls.chain.display(), tls.key.display());
+                // nginx' own default since 1.23.4; before, it spoke TLS 1.2 at most.
+                let files = format!(
+                    "ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {}; ssl_certificate_key {};",
+                    tls.chain.display(),
+                    tls.key.display()
+                );
                 (" ssl", files)
             }
             None => ("", String::new()),

@@ -1,20 +1,22 @@
 //! Signature sets in memory: one store visit for a client's whole walk 1, 2, 3, 404.
 //!
-//! A cached set lives a few seconds, for the changes of other processes. Own writes are seen at
+//! A cached set lives a few seconds, for the changes of other processes; one that is asked for in
+//! the second half of its life is loaded anew meanwhile, so that nobody waits for it. Own writes are seen at
 //! once: each write moves the set's *generation* on before it is acknowledged, and the generation
 //! is part of the cache's key. So what a reader loads while a write is under way is kept under the
 //! old generation and is never asked for again.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::config::ServerConfig;
 use crate::image::Digest;
@@ -23,6 +25,12 @@ use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, 
 
 /// Sets share generations by hash; a clash costs one needless reload.
 const GENERATIONS: usize = 1024;
+/// From which part of its life on a set is loaded anew if it is asked for.
+const RENEWED_FROM: f32 = 0.6;
+/// How long such sets are gathered.
+const GATHERED: Duration = Duration::from_millis(20);
+/// How many of them are loaded from a bucket at a time.
+const RENEWALS: usize = 16;
 /// What a cached set costs beside its bytes, about.
 const OVERHEAD: usize = 512;
 
@@ -30,6 +38,10 @@ const OVERHEAD: usize = 512;
 pub(super) trait Backend: Send + Sync {
     /// Returns the whole set in order.
     fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>>;
+    /// Returns the same for a thread that may block, if reading is file work.
+    fn here(&self) -> Option<Arc<dyn Backend>> {
+        None
+    }
     /// Appends to the set what is not there yet.
     fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>>;
     /// Removes from the set the signature whose bytes have this digest.
@@ -41,6 +53,10 @@ pub(super) trait Backend: Send + Sync {
 impl Backend for Store {
     fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>> {
         Box::pin(Store::signatures(self, set))
+    }
+
+    fn here(&self) -> Option<Arc<dyn Backend>> {
+        self.is_local().then(|| Arc::new(self.for_bulk(1)) as Arc<dyn Backend>)
     }
 
     fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>> {
@@ -94,18 +110,68 @@ impl Entry {
 }
 
 /// All signatures of one digest, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SignatureSet {
     /// Position 1 is the first.
     pub(super) entries: Vec<Entry>,
     /// The extension's answer, made when it is first asked for and then shared.
     pub(super) listing: OnceLock<Bytes>,
+    loaded: Instant,
+    /// Whether it is, or was, being loaded anew.
+    renewing: AtomicBool,
 }
+
+async fn load(backend: &dyn Backend, address: &SetAddress) -> Result<Arc<SignatureSet>, StoreError> {
+    let stored = timed(StoreOperation::Read, backend.signatures(address)).await;
+    metrics::CACHE_LOADS.inc(if stored.is_ok() { LoadResult::Ok } else { LoadResult::Failed });
+    let stored = stored.inspect_err(|error| {
+        tracing::error!(set = %address, error = %error, "cannot read from the store");
+    })?;
+    let entries = stored.into_iter().map(|signature| Entry::new(signature.bytes)).collect();
+    let renewing = AtomicBool::new(false);
+    Ok(Arc::new(SignatureSet { entries, listing: OnceLock::new(), loaded: Instant::now(), renewing }))
+}
+
+/// Loads what has become due. Many sets go to a thread for file work at a time: to send each alone
+/// costs more than to read it.
+async fn renew_due(due: Arc<Mutex<Vec<Key>>>, turns: Arc<Semaphore>, backend: Arc<dyn Backend>, sets: Sets) {
+    let Ok(_turn) = turns.acquire().await else { return };
+    tokio::time::sleep(GATHERED).await;
+    let due = std::mem::take(&mut *due.lock().unwrap_or_else(PoisonError::into_inner));
+    let renew = |backend: Arc<dyn Backend>, at_once| {
+        stream::iter(due).for_each_concurrent(at_once, move |key| {
+            let (backend, sets) = (backend.clone(), sets.clone());
+            async move {
+                if let Ok(set) = load(&*backend, &key.0).await {
+                    // Of an old generation, if there was a write meanwhile: then nobody asks for it.
+                    sets.insert(key, set).await;
+                }
+            }
+        })
+    };
+    match backend.here() {
+        Some(here) => {
+            let runtime = tokio::runtime::Handle::current();
+            // Ends early only with the server.
+            let _ = tokio::task::spawn_blocking(move || runtime.block_on(renew(here, 1))).await;
+        }
+        None => renew(backend, RENEWALS).await,
+    }
+}
+
+/// A set in one of its states.
+type Key = (SetAddress, u64);
+type Sets = moka::future::Cache<Key, Arc<SignatureSet>>;
 
 /// The store as the faces see it.
 pub(super) struct SetCache {
     backend: Arc<dyn Backend>,
-    sets: moka::future::Cache<(SetAddress, u64), Arc<SignatureSet>>,
+    sets: Sets,
+    renew_after: Duration,
+    /// What is to be loaded anew; each set at most once in its life.
+    due: Arc<Mutex<Vec<Key>>>,
+    /// One at a time is at work on it.
+    renewing: Arc<Semaphore>,
     generations: Box<[AtomicU64]>,
     writers: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
@@ -113,6 +179,7 @@ pub(super) struct SetCache {
 
 impl SetCache {
     pub(super) fn new(backend: Arc<dyn Backend>, config: &ServerConfig) -> Self {
+        let lifetime = Duration::from_secs(config.cache.set_seconds);
         let sets = moka::future::Cache::builder()
             .max_capacity(config.cache.set_bytes)
             .weigher(|(address, _): &(SetAddress, u64), set: &Arc<SignatureSet>| {
@@ -122,11 +189,14 @@ impl SetCache {
                 let key = address.path().as_str().len() + address.digest().hex().len();
                 u32::try_from(bytes + key + OVERHEAD).unwrap_or(u32::MAX)
             })
-            .time_to_live(Duration::from_secs(config.cache.set_seconds))
+            .time_to_live(lifetime)
             .build();
         Self {
             backend,
             sets,
+            renew_after: lifetime.mul_f32(RENEWED_FROM),
+            due: Arc::default(),
+            renewing: Arc::new(Semaphore::new(1)),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
             writers: (0..GENERATIONS).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::new(),
@@ -139,21 +209,29 @@ impl SetCache {
         let key = (address, generation);
         if let Some(set) = self.sets.get(&key).await {
             metrics::CACHE_LOOKUPS.inc(LookupResult::Hit);
+            if set.loaded.elapsed() > self.renew_after {
+                self.renew(key, &set);
+            }
             return Ok(set);
         }
         metrics::CACHE_LOOKUPS.inc(LookupResult::Miss);
         let address = key.0.clone();
-        self.sets.try_get_with(key, self.load(address)).await
+        // Boxed: each connection has room for this future, and mostly a set is there.
+        Box::pin(self.sets.try_get_with(key, load(&*self.backend, &address))).await
     }
 
-    async fn load(&self, address: SetAddress) -> Result<Arc<SignatureSet>, StoreError> {
-        let stored = timed(StoreOperation::Read, self.backend.signatures(&address)).await;
-        metrics::CACHE_LOADS.inc(if stored.is_ok() { LoadResult::Ok } else { LoadResult::Failed });
-        let stored = stored.inspect_err(|error| {
-            tracing::error!(set = %address, error = %error, "cannot read from the store");
-        })?;
-        let entries = stored.into_iter().map(|signature| Entry::new(signature.bytes)).collect();
-        Ok(Arc::new(SignatureSet { entries, listing: OnceLock::new() }))
+    /// Has a set loaded anew that is asked for and will soon be too old, so that nobody has to wait
+    /// for it then. When the store fails, the old one stays for its time.
+    fn renew(&self, key: Key, set: &SignatureSet) {
+        if set.renewing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.push(key);
+        // Whoever finds the list empty has it worked off.
+        if due.len() == 1 {
+            tokio::spawn(renew_due(self.due.clone(), self.renewing.clone(), self.backend.clone(), self.sets.clone()));
+        }
     }
 
     /// Appends to a set if `admit` agrees to the set as it is at this moment.
@@ -283,6 +361,27 @@ mod tests {
         assert_eq!(cache.get(address()).await.unwrap().entries.len(), 0);
         cache.append(&address(), b"a", |_| Ok::<_, ()>(())).await.unwrap().unwrap();
         assert_eq!(cache.get(address()).await.unwrap().entries.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_renewed_before_anybody_waits() {
+        let store = FaultyStore::default();
+        let mut config = ServerConfig::default();
+        config.cache.set_seconds = 2;
+        let cache = SetCache::new(Arc::new(store.clone()), &config);
+        cache.get(address()).await.unwrap();
+        cache.get(address()).await.unwrap();
+        assert_eq!(store.reads(), 1);
+        tokio::time::sleep(Duration::from_millis(1300)).await;
+        store.put(&address(), &["a"]).await;
+        let gate = store.hold_next_read();
+        assert_eq!(cache.get(address()).await.unwrap().entries.len(), 0, "nobody waits");
+        gate.reached().await;
+        assert_eq!(cache.get(address()).await.unwrap().entries.len(), 0);
+        gate.open();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(cache.get(address()).await.unwrap().entries.len(), 1);
+        assert_eq!(store.reads(), 2, "one at a time");
     }
 
     #[tokio::test]

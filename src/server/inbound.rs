@@ -106,13 +106,12 @@ impl Watch {
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<ClientBodyError> {
         let since = *self.waiting.get_or_insert_with(Instant::now);
         let patience = self.rules.patience(self.received, self.waited);
-        if self.timer.passed(context, || since, patience) { Poll::Ready(ClientBodyError::Slow) } else { Poll::Pending }
+        if self.timer.passed(context, since + patience) { Poll::Ready(ClientBodyError::Slow) } else { Poll::Pending }
     }
 
     fn note(&mut self, length: usize) -> Result<(), ClientBodyError> {
         if let Some(since) = self.waiting.take() {
             self.waited += since.elapsed();
-            self.timer.stop();
         }
         self.received += length as u64;
         if let Some(limit) = self.rules.bytes.filter(|limit| self.received > *limit) {

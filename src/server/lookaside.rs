@@ -39,7 +39,8 @@ pub(super) async fn serve(
             set.entries.get(position - 1).cloned()
         }
         Layout::Release => {
-            releases.at(sets, address.set, position, visible).await.map_err(|_| Problem::Store(Shape::Plain))?
+            let at = Box::pin(releases.at(sets, address.set, position, visible));
+            at.await.map_err(|_| Problem::Store(Shape::Plain))?
         }
     };
     Ok(answer(method, headers, entry.ok_or(Problem::NoSuchSignature)?))

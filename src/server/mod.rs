@@ -183,27 +183,61 @@ impl App {
     }
 
     /// Answers one request. Never fails: every problem has an answer.
-    pub async fn handle(&self, mut request: Request<ClientBody>, connection: &Connection) -> Answer {
+    ///
+    /// Not an `async fn`, which would keep the request twice: every connection has room for this
+    /// future, so all but what is asked for most is boxed.
+    pub fn handle<'a>(
+        &'a self,
+        mut request: Request<ClientBody>,
+        connection: &'a Connection,
+    ) -> impl Future<Output = Answer> + Send + use<'a> {
         let sites = &self.0.sites;
         let peer = connection.peer;
         caller::believe(&mut request, peer.ip(), sites.trusted());
         let id = log::request_id();
-        let mut log =
-            RequestLog::new(&request, caller::address(request.headers(), peer.ip(), sites.trusted()), peer, id);
-        #[cfg(feature = "otlp")]
-        let span = span::begin(&request, id);
-        let dispatched = self.dispatch(request, connection, id, &mut log.face);
-        #[cfg(feature = "otlp")]
-        let dispatched = tracing::Instrument::instrument(dispatched, span.clone());
-        let result = dispatched.await;
-        let mut answer = log.answer(result);
-        #[cfg(feature = "otlp")]
-        span::end(&span, log.face, answer.status());
-        if !sites.is_empty() {
-            // On every answer, 401s and errors too, and once: an upstream's own is replaced.
-            answer.headers_mut().insert(SUPPORTS_SIGNATURES, HeaderValue::from_static("1"));
+        let from = caller::address(request.headers(), peer.ip(), sites.trusted());
+        let mut log = RequestLog::new(&request, from, peer, id);
+        async move {
+            #[cfg(feature = "otlp")]
+            let span = span::begin(&request, id);
+            let result = match self.open_lookaside(&request) {
+                Some((address, face)) => {
+                    log.face = face;
+                    let (state, method, headers) = (&*self.0, request.method(), request.headers());
+                    let served = lookaside::serve(&state.sets, &state.releases, method, headers, address, None);
+                    #[cfg(feature = "otlp")]
+                    let served = tracing::Instrument::instrument(served, span.clone());
+                    served.await
+                }
+                None => {
+                    let dispatched = Box::pin(self.dispatch(request, connection, id, &mut log.face));
+                    #[cfg(feature = "otlp")]
+                    let dispatched = tracing::Instrument::instrument(dispatched, span.clone());
+                    dispatched.await
+                }
+            };
+            let mut answer = log.answer(result);
+            #[cfg(feature = "otlp")]
+            span::end(&span, log.face, answer.status());
+            if !sites.is_empty() {
+                // On every answer, 401s and errors too, and once: an upstream's own is replaced.
+                answer.headers_mut().insert(SUPPORTS_SIGNATURES, HeaderValue::from_static("1"));
+            }
+            answer
         }
-        answer
+    }
+
+    /// Returns the address of a signature if that is asked for, and everybody may read it.
+    fn open_lookaside(&self, request: &Request<ClientBody>) -> Option<(SignatureAddress, Face)> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return None;
+        }
+        let route = route::parse(request.uri().path());
+        let face = route.face();
+        match route {
+            Route::Lookaside(address) if self.0.rooms.is_open_at(&address.set) => Some((address, face)),
+            _ => None,
+        }
     }
 
     async fn dispatch(
@@ -218,17 +252,13 @@ impl App {
         *face = route.face();
         match route {
             Route::Lookaside(address) if matches!(*request.method(), Method::GET | Method::HEAD) => {
-                if state.rooms.is_open_at(&address.set) {
-                    let (method, headers) = (request.method(), request.headers());
-                    return lookaside::serve(&state.sets, &state.releases, method, headers, address, None).await;
-                }
+                // What everybody may read was answered already, see `open_lookaside`.
                 Box::pin(self.restricted(address, request, from, id)).await
             }
             Route::Lookaside(address) => Box::pin(self.write(Some(Place::Signature(address)), request, from, id)).await,
             Route::NoLookaside => Box::pin(self.write(Place::parse(request.uri().path()), request, from, id)).await,
             Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
             Route::Page => self.page(&request, from),
-            // The other faces are boxed, so that the lookaside's future stays small.
             Route::Signatures(name, digest) => {
                 let name = name.to_owned();
                 Box::pin(self.signatures(name, digest, request, from, id)).await

@@ -21,7 +21,12 @@ pub enum LogForm {
 /// # Errors
 /// The sentence that says what is wrong with `level`, or with the collector of spans.
 pub fn start(level: &str, form: LogForm) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|e| format!("--log {level:?} is not a log filter: {e}"))?;
+    let wrong = |e| format!("--log {level:?} is not a log filter: {e}");
+    let mut filter = EnvFilter::try_new(level).map_err(wrong)?;
+    // It warns of what strangers send in a handshake, a line each; a filter that names it counts more.
+    if !level.contains("rustls") {
+        filter = filter.add_directive("rustls=error".parse().map_err(wrong)?);
+    }
     start_with(filter, form)
 }
 

@@ -12,11 +12,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::House;
 use super::clients::{NoPlace, Place, Seat};
 use super::pace::Pulse;
 use crate::metrics::{self, Face, MethodClass, Outcome};
-use crate::server::App;
-use crate::server::body::Body;
+use crate::server::body::{Answer, Body};
 use crate::server::error::Problem;
 use crate::server::inbound::{ClientBody, ClientBodyError, Rules};
 use crate::server::peer::Connection;
@@ -31,7 +31,7 @@ pub(super) enum Admission {
 
 /// The door of one connection.
 pub(super) struct Door {
-    pub(super) app: App,
+    pub(super) house: Arc<House>,
     pub(super) connection: Connection,
     pub(super) admission: Admission,
     pub(super) pulse: Arc<Pulse>,
@@ -40,26 +40,30 @@ pub(super) struct Door {
 
 impl Door {
     /// Answers a request.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Outbound> {
+    ///
+    /// Not an `async fn`, which would keep the request twice: every connection has room for this.
+    pub(super) fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Outbound>> + Send + use<> {
         let version = request.version();
         let open = Open::begin(self.pulse.clone());
         let method = MethodClass::of(request.method().as_str());
-        let (mut answer, place) = match self.enter(request) {
-            Ok((request, place)) => (self.app.handle(request, &self.connection).await, Some(place)),
-            Err(problem) => {
-                let outcome = problem.outcome();
-                let mut answer = problem.into_answer();
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                let outcome = outcome.unwrap_or_else(|| Outcome::of_status(answer.status().as_u16()));
-                metrics::REQUESTS.inc((Face::Other, method, outcome));
-                (answer, None)
-            }
+        let (asked, place) = match self.enter(request) {
+            Ok((request, place)) => (Ok(request), Some(place)),
+            Err(problem) => (Err(refused(problem, method)), None),
         };
-        if version == Version::HTTP_2 {
-            // There it has no meaning, and hyper complains.
-            answer.headers_mut().remove(CONNECTION);
+        async move {
+            let mut answer = match asked {
+                Ok(request) => self.house.app.handle(request, &self.connection).await,
+                Err(answer) => *answer,
+            };
+            if version == Version::HTTP_2 {
+                // There it has no meaning, and hyper complains.
+                answer.headers_mut().remove(CONNECTION);
+            }
+            answer.map(|body| Outbound::new(body, open, place))
         }
-        answer.map(|body| Outbound::new(body, open, place))
     }
 
     fn enter(&self, request: Request<Incoming>) -> Result<(Request<ClientBody>, Place), Problem> {
@@ -79,6 +83,16 @@ impl Door {
         let body = ClientBody::new(body, self.rules, Some(seat.clone())).map_err(Problem::from)?;
         Ok((Request::from_parts(parts, body), place))
     }
+}
+
+/// The answer to what does not get in.
+fn refused(problem: Problem, method: MethodClass) -> Box<Answer> {
+    let outcome = problem.outcome();
+    let mut answer = problem.into_answer();
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let outcome = outcome.unwrap_or_else(|| Outcome::of_status(answer.status().as_u16()));
+    metrics::REQUESTS.inc((Face::Other, method, outcome));
+    Box::new(answer)
 }
 
 impl From<ClientBodyError> for Problem {

@@ -1,9 +1,11 @@
 //! One connection from its first byte to its end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::{http1, http2};
@@ -14,12 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 
+use super::House;
 use super::door::{Admission, Door};
-use super::pace::{Paced, Pulse};
+use super::orders::Order;
+use super::pace::{Paced, Patience, Pulse};
 use crate::config::{LimitConfig, Scheme};
-use crate::server::App;
 use crate::server::inbound::Rules;
 use crate::server::peer::{ClientCertificate, Connection, PeerIdentity};
 use crate::server::tls::Tls;
@@ -47,28 +49,16 @@ pub(super) struct Manner {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     rules: Rules,
-    header: Duration,
-    idle: Duration,
-    write: Duration,
+    patience: Patience,
     handshake: Duration,
-}
-
-/// The orders that all connections hear.
-#[derive(Clone)]
-pub(super) struct Orders {
-    /// The requests in flight are the last ones.
-    pub(super) shutdown: CancellationToken,
-    /// The end, at once.
-    pub(super) stop: CancellationToken,
 }
 
 impl Manner {
     pub(super) fn new(limits: &LimitConfig) -> Self {
         let header_bytes = limits.header_bytes.max(LEAST_HEADER_BYTES);
-        let (header, idle) = (Duration::from_secs(limits.header_seconds), Duration::from_secs(limits.idle_seconds));
         let mut http1 = http1::Builder::new();
-        // Its clock runs from the end of the last request; that of `Paced` from a header's first byte.
-        http1.timer(TokioTimer::new()).header_read_timeout(idle + header).max_buf_size(header_bytes);
+        // The clocks are those of `Paced`: hyper's would be set anew for each request.
+        http1.header_read_timeout(None).max_buf_size(header_bytes);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
@@ -81,129 +71,162 @@ impl Manner {
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        Self {
-            http1,
-            http2,
-            rules: Rules::new(limits),
-            header,
-            idle,
+        let patience = Patience {
+            header: Duration::from_secs(limits.header_seconds),
+            idle: Duration::from_secs(limits.idle_seconds),
             write: Duration::from_secs(limits.write_seconds),
-            handshake: Duration::from_secs(limits.handshake_seconds),
+        };
+        let handshake = Duration::from_secs(limits.handshake_seconds);
+        Self { http1, http2, rules: Rules::new(limits), patience, handshake }
+    }
+
+    fn patience(&self, admission: &Admission) -> Patience {
+        match admission {
+            Admission::Seated(_) => self.patience,
+            Admission::TurnedAway(..) => Patience {
+                header: self.patience.header.min(TURN_AWAY),
+                idle: self.patience.idle.min(TURN_AWAY),
+                ..self.patience
+            },
         }
-    }
-
-    /// Serves one connection until its end.
-    pub(super) async fn drive(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        tls: Option<&Tls>,
-        app: App,
-        admission: Admission,
-        orders: Orders,
-    ) {
-        let header = match admission {
-            Admission::Seated(_) => self.header,
-            Admission::TurnedAway(..) => self.header.min(TURN_AWAY),
-        };
-        let pulse = Pulse::new();
-        let io = Paced::new(stream, pulse.clone(), header, self.write);
-        let door = |connection| {
-            let (pulse, rules) = (pulse.clone(), self.rules);
-            Arc::new(Door { app, connection, admission, pulse, rules })
-        };
-        let Some(tls) = tls else {
-            return self.http1(io, door(Connection::plain(peer)), orders).await;
-        };
-        let handshake = tokio::time::timeout(self.handshake, TlsAcceptor::from(tls.config()).accept(io));
-        let handshake = tokio::select! {
-            ended = handshake => ended,
-            () = orders.stop.cancelled() => return,
-        };
-        let io = match handshake {
-            Ok(Ok(io)) => io,
-            Ok(Err(error)) => return tracing::debug!(client = %peer, %error, "no TLS connection"),
-            Err(_) => return tracing::debug!(client = %peer, "the TLS handshake takes too long"),
-        };
-        let Some(identity) = identity(&io) else {
-            return tracing::warn!(client = %peer, "the client's certificate cannot be read");
-        };
-        let connection = Connection { peer, scheme: Scheme::Https, identity };
-        if io.get_ref().1.alpn_protocol() == Some(b"h2") {
-            self.http2(io, door(connection), orders).await;
-        } else {
-            self.http1(io, door(connection), orders).await;
-        }
-    }
-
-    async fn http1<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, io: I, door: Arc<Door>, orders: Orders) {
-        let (peer, pulse) = (door.connection.peer, door.pulse.clone());
-        let service = service_fn(move |request| {
-            let door = door.clone();
-            async move { Ok::<_, Infallible>(door.answer(request).await) }
-        });
-        let mut connection = std::pin::pin!(self.http1.serve_connection(TokioIo::new(io), service));
-        let mut last = false;
-        let ended = loop {
-            tokio::select! {
-                ended = connection.as_mut() => break ended,
-                () = orders.stop.cancelled() => return,
-                () = last_call(&orders.shutdown, &pulse), if !last => {
-                    last = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-        };
-        note(peer, ended);
-    }
-
-    async fn http2<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, io: I, door: Arc<Door>, orders: Orders) {
-        let (peer, pulse) = (door.connection.peer, door.pulse.clone());
-        let idle = match door.admission {
-            Admission::Seated(_) => self.idle,
-            Admission::TurnedAway(..) => self.idle.min(TURN_AWAY),
-        };
-        pulse.multiplexed();
-        let service = service_fn(move |request| {
-            let door = door.clone();
-            // Boxed: every stream is a task of its own here, mostly a small one.
-            Box::pin(async move { Ok::<_, Infallible>(door.answer(request).await) })
-                as Pin<Box<dyn Future<Output = _> + Send>>
-        });
-        let mut connection = std::pin::pin!(self.http2.serve_connection(TokioIo::new(io), service));
-        let mut look = tokio::time::interval(idle.min(self.write).div_f32(4.0).max(Duration::from_millis(100)));
-        let mut last = false;
-        let ended = loop {
-            tokio::select! {
-                ended = connection.as_mut() => break ended,
-                () = orders.stop.cancelled() => return,
-                () = orders.shutdown.cancelled(), if !last => {
-                    last = true;
-                    GracefulConnection::graceful_shutdown(connection.as_mut());
-                }
-                _ = look.tick() => {
-                    if pulse.stalled().is_some_and(|still| still > self.write) {
-                        return tracing::debug!(client = %peer, "the client does not read its answers");
-                    }
-                    let Some(still) = pulse.idle().filter(|still| *still > idle) else { continue };
-                    if still > idle + self.write {
-                        return tracing::debug!(client = %peer, "the client does not end its connection");
-                    }
-                    if !last {
-                        last = true;
-                        GracefulConnection::graceful_shutdown(connection.as_mut());
-                    }
-                }
-            }
-        };
-        note(peer, ended);
     }
 }
 
-/// Waits for the order to stop; and then, on a connection that was just accepted, a moment for the
+/// Serves one connection until its end.
+///
+/// Not an `async fn`, which would keep its arguments twice; what is rarely there is boxed: all this
+/// is held for each connection, and thousands may be idle.
+pub(super) fn plain(
+    house: Arc<House>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    admission: Admission,
+) -> impl Future<Output = ()> + Send {
+    let pulse = Pulse::new();
+    let io = Paced::new(stream, pulse.clone(), house.manner.patience(&admission));
+    let rules = house.manner.rules;
+    http1(io, Arc::new(Door { house, connection: Connection::plain(peer), admission, pulse, rules }))
+}
+
+/// As [`plain`], over TLS.
+pub(super) async fn secured(
+    house: Arc<House>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Arc<Tls>,
+    admission: Admission,
+) {
+    let pulse = Pulse::new();
+    let patience = house.manner.patience(&admission);
+    let io = Paced::new(stream, pulse.clone(), patience);
+    let accept = TlsAcceptor::from(tls.config()).accept(io);
+    drop(tls);
+    let handshake = Box::pin(tokio::time::timeout(house.manner.handshake, accept));
+    let handshake = tokio::select! {
+        ended = handshake => ended,
+        () = house.orders.heard(Order::Stop) => return,
+    };
+    let io = match handshake {
+        Ok(Ok(io)) => Box::new(io),
+        Ok(Err(error)) => return tracing::debug!(client = %peer, %error, "no TLS connection"),
+        Err(_) => return tracing::debug!(client = %peer, "the TLS handshake takes too long"),
+    };
+    let Some(identity) = identity(&io) else {
+        return tracing::warn!(client = %peer, "the client's certificate cannot be read");
+    };
+    let connection = Connection { peer, scheme: Scheme::Https, identity };
+    let rules = house.manner.rules;
+    let door = Arc::new(Door { house, connection, admission, pulse, rules });
+    if io.get_ref().1.alpn_protocol() == Some(b"h2") {
+        Box::pin(http2(io, door, patience)).await;
+    } else {
+        Box::pin(http1(io, door)).await;
+    }
+}
+
+fn http1<I>(io: I, door: Arc<Door>) -> impl Future<Output = ()> + Send
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let asked = door.clone();
+    let service = service_fn(move |request| {
+        let answer = asked.clone().answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = door.house.manner.http1.serve_connection(TokioIo::new(io), service);
+    async move {
+        let mut orders = door.house.orders.ear();
+        let served = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if orders.hear(context).is_some() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Some(ended) = served.await {
+            return note(door.connection.peer, ended);
+        }
+        let orderly = async {
+            tokio::select! {
+                ended = Pin::new(&mut connection) => return ended,
+                () = last_call(&door.pulse) => {}
+            }
+            Pin::new(&mut connection).graceful_shutdown();
+            Pin::new(&mut connection).await
+        };
+        Box::pin(async {
+            tokio::select! {
+                ended = orderly => note(door.connection.peer, ended),
+                () = door.house.orders.heard(Order::Stop) => {}
+            }
+        })
+        .await;
+    }
+}
+
+async fn http2<I>(io: I, door: Arc<Door>, patience: Patience)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (peer, pulse, house) = (door.connection.peer, door.pulse.clone(), door.house.clone());
+    pulse.multiplexed();
+    let service = service_fn(move |request| {
+        let answer = door.clone().answer(request);
+        // Boxed: every stream is a task of its own here, mostly a small one.
+        Box::pin(async move { Ok::<_, Infallible>(answer.await) }) as Pin<Box<dyn Future<Output = _> + Send>>
+    });
+    let mut connection = pin!(house.manner.http2.serve_connection(TokioIo::new(io), service));
+    let (idle, write) = (patience.idle, patience.write);
+    let mut look = tokio::time::interval(idle.min(write).div_f32(4.0).max(Duration::from_millis(100)));
+    let (mut drain, mut stop) = (pin!(house.orders.heard(Order::Drain)), pin!(house.orders.heard(Order::Stop)));
+    let mut last = false;
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = stop.as_mut() => return,
+            () = drain.as_mut(), if !last => {
+                last = true;
+                GracefulConnection::graceful_shutdown(connection.as_mut());
+            }
+            _ = look.tick() => {
+                if pulse.stalled().is_some_and(|still| still > write) {
+                    return tracing::debug!(client = %peer, "the client does not read its answers");
+                }
+                let Some(still) = pulse.idle().filter(|still| *still > idle) else { continue };
+                if still > idle + write {
+                    return tracing::debug!(client = %peer, "the client does not end its connection");
+                }
+                if !last {
+                    last = true;
+                    GracefulConnection::graceful_shutdown(connection.as_mut());
+                }
+            }
+        }
+    };
+    note(peer, ended);
+}
+
+/// When the order to stop has come: a moment, on a connection that was just accepted, for the
 /// request that may be on its way, which nobody else will answer any more.
-async fn last_call(shutdown: &CancellationToken, pulse: &Pulse) {
-    shutdown.cancelled().await;
+async fn last_call(pulse: &Pulse) {
     let begun = Instant::now();
     while !pulse.has_begun() && begun.elapsed() < FIRST_REQUEST {
         tokio::time::sleep(FIRST_REQUEST / 20).await;

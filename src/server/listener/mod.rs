@@ -1,17 +1,21 @@
 //! The accept loops: one task a connection, places for so many, an orderly end.
 //!
-//! `workers` are the threads that accept, `clients` counts places, `drive` serves a connection, `door` is what each request passes, `pace`
-//! keeps slow clients from holding a place for ever.
+//! `workers` are the threads that accept, `clients` counts places, `drive` serves a connection,
+//! `door` is what each request passes, `pace` keeps slow clients from holding a place for ever,
+//! `orders` ends it all.
 
 mod clients;
 mod door;
 mod drive;
+mod orders;
 mod pace;
 mod workers;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +29,8 @@ use crate::metrics;
 pub(super) use clients::Seat;
 use clients::{Clients, NoPlace};
 use door::Admission;
-use drive::{Manner, Orders};
+use drive::Manner;
+use orders::{Order, Orders};
 pub(super) use pace::Timer;
 use workers::Workers;
 
@@ -82,13 +87,12 @@ struct House {
 /// [`ServeError`] when a listener was never usable; a failing connection ends alone.
 pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationToken) -> Result<(), ServeError> {
     let limits = app.limits();
-    let stop = CancellationToken::new();
     let house = Arc::new(House {
         manner: Manner::new(&limits),
         clients: Arc::new(Clients::new(&limits)),
         turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
         connections: TaskTracker::new(),
-        orders: Orders { shutdown: shutdown.clone(), stop: stop.clone() },
+        orders: Orders::default(),
         born: Instant::now(),
         complained: AtomicU64::new(0),
         app,
@@ -105,13 +109,18 @@ pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationTok
         }
     }
     let workers = Workers::start(&house, listeners, limits.threads)?;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = workers.closed() => {}
+    }
+    house.orders.give(Order::Drain);
     workers.closed().await;
     let connections = &house.connections;
     connections.close();
     tracing::info!(connections = connections.len(), "no more connections; open requests may finish");
     if tokio::time::timeout(house.app.drain(), connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "the drain deadline is over; closing what is open");
-        stop.cancel();
+        house.orders.give(Order::Stop);
         connections.wait().await;
     }
     workers.end().await;
@@ -122,13 +131,15 @@ impl House {
     /// Accepts connections until the order to stop; never waits for a place, so that those for whom
     /// there is none hear it at once.
     async fn accept(self: Arc<Self>, socket: TcpListener, tls: Option<Arc<Tls>>) {
+        let mut orders = self.orders.ear();
         loop {
-            let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
-                () = self.orders.shutdown.cancelled() => return,
-            };
+            let accepted = poll_fn(|context| match orders.hear(context) {
+                Some(_) => Poll::Ready(None),
+                None => socket.poll_accept(context).map(Some),
+            });
+            let Some(accepted) = accepted.await else { return };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, tls.clone()),
+                Ok((stream, peer)) => self.admit(stream, peer, tls.as_ref()),
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -137,9 +148,7 @@ impl House {
         }
     }
 
-    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
-        // Answers are small and whole; waiting for more to send only delays them.
-        let _ = stream.set_nodelay(true);
+    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, tls: Option<&Arc<Tls>>) {
         let admission = match self.clients.seat(peer.ip()) {
             Ok(seat) => Admission::Seated(Arc::new(seat)),
             Err(why) => {
@@ -151,14 +160,24 @@ impl House {
                 }
             }
         };
-        let house = self.clone();
         metrics::CONNECTIONS.inc(metrics::Nothing);
         let open = metrics::CONNECTIONS_OPEN.open();
-        self.connections.spawn(async move {
-            let (app, orders) = (house.app.clone(), house.orders.clone());
-            house.manner.drive(stream, peer, tls.as_deref(), app, admission, orders).await;
-            drop(open);
-        });
+        match tls {
+            None => {
+                let served = drive::plain(self.clone(), stream, peer, admission);
+                self.connections.spawn(async move {
+                    served.await;
+                    drop(open);
+                });
+            }
+            Some(tls) => {
+                let served = drive::secured(self.clone(), stream, peer, tls.clone(), admission);
+                self.connections.spawn(async move {
+                    served.await;
+                    drop(open);
+                });
+            }
+        }
     }
 
     fn complain(&self, peer: SocketAddr, why: NoPlace) {

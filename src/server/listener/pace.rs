@@ -92,35 +92,73 @@ impl Pulse {
     }
 }
 
-/// A connection with time limits: a header that has begun must end, and what is written must be
-/// taken. Stands below TLS.
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For a header, from its first byte; for the first one, from the connection's begin.
+    pub(super) header: Duration,
+    /// Between two requests.
+    pub(super) idle: Duration,
+    /// To take something of what is written.
+    pub(super) write: Duration,
+}
+
+/// A connection with time limits: requests must come, a header that has begun must end, and what is
+/// written must be taken. Stands below TLS.
 pub(super) struct Paced {
     stream: TcpStream,
     pulse: Arc<Pulse>,
-    header: Duration,
-    write: Duration,
-    /// Since when a header is awaited: from the connection's begin, later from its first byte.
-    header_since: Option<Instant>,
+    patience: Patience,
+    /// Until when what is awaited must have come: a header, or a request's first byte.
+    due: Option<Instant>,
+    /// A header has begun, or is the connection's first one.
+    in_header: bool,
     begun: usize,
     reading: Timer,
+    /// Until when something of what is being written must have been taken.
+    write_due: Option<Instant>,
     writing: Timer,
 }
 
 impl Paced {
-    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>, header: Duration, write: Duration) -> Self {
-        let header_since = Some(Instant::now());
+    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>, patience: Patience) -> Self {
+        let due = Some(Instant::now() + patience.header);
         let (reading, writing) = (Timer::default(), Timer::default());
-        Self { stream, pulse, header, write, header_since, begun: 0, reading, writing }
+        Self { stream, pulse, patience, due, in_header: true, begun: 0, reading, write_due: None, writing }
+    }
+
+    /// HTTP/2 has its own clock, see `drive`; within a request the body has one.
+    fn is_busy(&self) -> bool {
+        self.pulse.multiplexed.load(Ordering::Relaxed) || self.pulse.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// After a request another one is awaited.
+    fn note_requests(&mut self) {
+        let begun = self.pulse.begun.load(Ordering::Relaxed);
+        if begun != self.begun {
+            (self.begun, self.due, self.in_header) = (begun, None, false);
+        }
+    }
+
+    /// Says what does not come in time, if so; else the task is woken when it is late.
+    fn overdue(&mut self, context: &mut Context<'_>) -> Option<&'static str> {
+        if self.is_busy() {
+            return None;
+        }
+        let limit = if self.in_header { self.patience.header } else { self.patience.idle };
+        let due = *self.due.get_or_insert_with(|| Instant::now() + limit);
+        let what = if self.in_header { "the request's header comes too slowly" } else { "nothing is asked for" };
+        self.reading.passed(context, due).then_some(what)
     }
 
     /// Turns a write that waits into one that fails when it waits too long.
     fn written<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.writing.stop();
+            self.write_due = None;
             return polled;
         }
-        let limit = self.write;
-        if self.writing.passed(context, Instant::now, limit) {
+        let due = *self.write_due.get_or_insert_with(|| Instant::now() + self.patience.write);
+        if self.writing.passed(context, due) {
             // What is left in the kernel's buffers is nothing that this client wants.
             let _ = self.stream.set_zero_linger();
             return Poll::Ready(Err(slow("the client does not read its answer")));
@@ -132,30 +170,17 @@ impl Paced {
 impl AsyncRead for Paced {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let begun = this.pulse.begun.load(Ordering::Relaxed);
-        if begun != this.begun {
-            this.begun = begun;
-            this.header_since = None;
-            this.reading.stop();
-        }
+        this.note_requests();
         let before = into.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, into);
-        // HTTP/2 has its own clock, see `drive`; within a request the body has one.
-        if this.pulse.multiplexed.load(Ordering::Relaxed) || this.pulse.open.load(Ordering::Relaxed) > 0 {
-            return polled;
+        if polled.is_pending() {
+            return this.overdue(context).map_or(Poll::Pending, |what| Poll::Ready(Err(slow(what))));
         }
-        if polled.is_ready() {
-            if into.filled().len() > before && this.header_since.is_none() {
-                this.header_since = Some(Instant::now());
-            }
-            return polled;
+        if into.filled().len() > before && !this.in_header && !this.is_busy() {
+            // Mostly the whole of it has come, and nobody will look at the clock.
+            (this.due, this.in_header) = (None, true);
         }
-        match this.header_since {
-            Some(since) if this.reading.passed(context, || since, this.header) => {
-                Poll::Ready(Err(slow("the request's header comes too slowly")))
-            }
-            _ => Poll::Pending,
-        }
+        polled
     }
 }
 
@@ -181,11 +206,19 @@ impl AsyncWrite for Paced {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(context);
+        // After an answer hyper does not look for the next request until something wakes it.
+        this.note_requests();
+        if polled.is_ready() && this.overdue(context).is_some() {
+            context.waker().wake_by_ref();
+        }
+        polled
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    /// Nothing: the socket is closed at once afterwards, and that says the same to the client.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -193,36 +226,25 @@ fn slow(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-/// A time limit that costs nothing until something waits.
+/// A time limit that costs nothing until something waits, and little when it is moved on: the
+/// runtime's clock is set again only when it goes off, or must go off earlier.
 #[derive(Default)]
-pub(in crate::server) struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    running: bool,
-}
+pub(in crate::server) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    pub(in crate::server) fn stop(&mut self) {
-        self.running = false;
-    }
-
-    /// Tells whether `limit` has passed since `since`, which counts from the first call on; else the
-    /// task is woken when it has.
-    pub(in crate::server) fn passed(
-        &mut self,
-        context: &mut Context<'_>,
-        since: impl FnOnce() -> Instant,
-        limit: Duration,
-    ) -> bool {
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                if !self.running {
-                    sleep.as_mut().reset((since() + limit).into());
-                }
-                sleep
+    /// Tells whether it is `due`; else the task is woken when it is, at the latest.
+    pub(in crate::server) fn passed(&mut self, context: &mut Context<'_>, due: Instant) -> bool {
+        let due = tokio::time::Instant::from(due);
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if due < sleep.deadline() {
+            sleep.as_mut().reset(due);
+        }
+        while sleep.as_mut().poll(context).is_ready() {
+            if sleep.deadline() >= due {
+                return true;
             }
-            None => self.sleep.insert(Box::pin(tokio::time::sleep_until((since() + limit).into()))),
-        };
-        self.running = true;
-        sleep.as_mut().poll(context).is_ready()
+            sleep.as_mut().reset(due);
+        }
+        false
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,6 +20,10 @@ use crate::server::tls::Tls;
 const MOST: usize = 16;
 /// How long a thread may need to stop when nobody waits for its work any more.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
+/// How often each thread has something to do in any case. A clock that is set to go off before all
+/// others makes the runtime wake itself up, with a system call or two; so there is always one that
+/// goes off earlier than those of connections, which are set and dropped all the time.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A listening socket that is in nobody's runtime.
 #[derive(Clone)]
@@ -64,7 +69,7 @@ impl Workers {
                         accepting.spawn(house.clone().accept(socket, tls));
                     }
                     drop(begun);
-                    over.cancelled().await;
+                    while tokio::time::timeout(HEARTBEAT, over.cancelled()).await.is_err() {}
                 });
                 runtime.shutdown_timeout(LAST_MOMENT);
                 let _ = ended.send(());
@@ -96,6 +101,9 @@ impl Socket {
     /// Takes the socket out of the runtime that it is in.
     fn of(listener: Listener) -> io::Result<Self> {
         let socket: std::net::TcpListener = listener.socket.as_fd().try_clone_to_owned()?.into();
+        // Answers are small and whole; waiting for more to send only delays them. What is accepted
+        // takes this over from the listening socket.
+        let _ = SockRef::from(&socket).set_tcp_nodelay(true);
         Ok(Self { socket: Arc::new(socket), tls: listener.tls })
     }
 

@@ -1,0 +1,103 @@
+//! The orders that all connections hear. There may be thousands of connections and hardly ever an
+//! order: to listen costs one look at a number each time that a connection does something.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// What is ordered; a later one contains the earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Order {
+    /// The requests in flight are the last ones.
+    Drain = 1,
+    /// The end, at once.
+    Stop = 2,
+}
+
+/// The last order, and whom to tell about the next.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    given: AtomicU8,
+    next: Notify,
+}
+
+impl Orders {
+    /// Gives an order to all.
+    pub(super) fn give(&self, order: Order) {
+        self.given.fetch_max(order as u8, Ordering::AcqRel);
+        self.next.notify_waiters();
+    }
+
+    fn given(&self) -> Option<Order> {
+        match self.given.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Order::Drain),
+            _ => Some(Order::Stop),
+        }
+    }
+
+    /// Listens.
+    pub(super) fn ear(&self) -> Ear<'_> {
+        Ear { orders: self, next: None, heard: None }
+    }
+
+    /// Waits for an order, or one that contains it.
+    pub(super) async fn heard(&self, order: Order) {
+        let mut ear = self.ear();
+        poll_fn(|context| if ear.hear(context) >= Some(order) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+/// The orders as one task hears them.
+pub(super) struct Ear<'a> {
+    orders: &'a Orders,
+    next: Option<Pin<Box<Notified<'a>>>>,
+    heard: Option<Order>,
+}
+
+impl Ear<'_> {
+    /// Returns the last order; the task is woken by the next. The task must stay the same, as its
+    /// waker is only left there once.
+    pub(super) fn hear(&mut self, context: &mut Context<'_>) -> Option<Order> {
+        let given = self.orders.given();
+        if self.next.is_some() && given == self.heard {
+            return given;
+        }
+        let mut next = Box::pin(self.orders.next.notified());
+        let _ = next.as_mut().poll(context);
+        self.next = Some(next);
+        // Only now, so that no order falls between the look and the listening.
+        self.heard = self.orders.given();
+        self.heard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn orders_are_heard_by_all_early_and_late() {
+        let orders = Arc::new(Orders::default());
+        let hear = |order| {
+            let orders = orders.clone();
+            tokio::spawn(async move { orders.heard(order).await })
+        };
+        let (drain, stop) = (hear(Order::Drain), hear(Order::Stop));
+        tokio::task::yield_now().await;
+        orders.give(Order::Drain);
+        drain.await.unwrap();
+        hear(Order::Drain).await.unwrap();
+        assert!(!stop.is_finished());
+        orders.give(Order::Stop);
+        stop.await.unwrap();
+        orders.give(Order::Drain);
+        hear(Order::Stop).await.unwrap();
+    }
+}
