@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::item::{Item, State};
-use crate::store::staging_number;
+use crate::store::{staging_number, staging_number_of};
 
 const FORMAT: &str = "countersign resign 1";
 /// A longer line was not written by us.
@@ -140,10 +141,13 @@ impl Journal {
                 File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
             }
         }
+        let found = file.metadata().map_err(io)?;
+        let id = staging_number_of(&format!("{id} {} {}", found.dev(), found.ino()));
         Ok(Self { path: path.to_owned(), id, file: Mutex::new(file), done, refused, finished })
     }
 
-    /// Returns the number of this journal, the same for all runs that write to it, one at a time.
+    /// Returns the number of this journal, the same for all runs that write to it, one at a time: it
+    /// is the locked file's, so that a copy, which somebody else may hold, has another.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -371,6 +375,10 @@ mod tests {
         drop(journal);
         let journal = Journal::open(&path, &job("p")).unwrap();
         assert!(journal.is_finished() && journal.id() == id);
+        // A copy can be held by a process beside ours, which must not take our files for its own.
+        let copy = folder.path().join("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        assert_ne!(Journal::open(&copy, &job("p")).unwrap().id(), id);
     }
 
     #[test]

@@ -116,7 +116,12 @@ impl<'a> OpenSet<'a> {
         let mut names = [MaybeUninit::uninit(); NAMES];
         let mut listing = RawDir::new(&self.folder, &mut names);
         while let Some(entry) = listing.next() {
-            let entry = entry.map_err(|error| failed("listing", &self.path, &error.into()))?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                // The folder was removed since it was opened.
+                Err(Errno::NOENT) => return self.tree.check_root(),
+                Err(error) => return Err(failed("listing", &self.path, &error.into())),
+            };
             let Ok(name) = entry.file_name().to_str() else { continue };
             let Some(number) = signature_number(name) else {
                 self.tree.staging.take_away(&self.path, name);
@@ -219,4 +224,41 @@ fn read_up_to(file: &mut File, limit: u64) -> io::Result<Bytes> {
     let mut bytes = first.to_vec();
     file.read_to_end(&mut bytes)?;
     Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Digest;
+    use crate::store::StorePath;
+
+    #[test]
+    fn a_folder_that_is_removed_meanwhile_is_an_empty_set() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = LocalTree::open(root.path(), false, true).unwrap();
+        let at = SetAddress::image(StorePath::parse("org/app").unwrap(), Digest::sha256(b"")).unwrap();
+        let folder = root.path().join(at.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        let set = OpenSet::open(&tree, &at).unwrap().unwrap();
+        std::fs::remove_dir(&folder).unwrap();
+        assert!(!set.holds_signature().unwrap() && set.entries().unwrap().is_empty());
+        // With the whole tree gone nobody can tell.
+        std::fs::create_dir_all(&folder).unwrap();
+        let set = OpenSet::open(&tree, &at).unwrap().unwrap();
+        std::fs::remove_dir_all(root.path()).unwrap();
+        set.entries().unwrap_err();
+    }
+
+    #[test]
+    fn a_file_that_grows_is_read_to_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        for length in [0, 1, ORDINARY - 1, ORDINARY, ORDINARY + 1, 3 * ORDINARY] {
+            let path = folder.path().join("file");
+            std::fs::write(&path, vec![7; length]).unwrap();
+            let read = |limit| read_up_to(&mut File::open(&path).unwrap(), limit).unwrap().len();
+            assert_eq!(read(u64::MAX), length);
+            assert_eq!(read(10_000), length.min(10_001));
+            assert_eq!(read(100), length.min(101));
+        }
+    }
 }

@@ -28,5 +28,5 @@ pub use layout::{Layout, LayoutError, PATH_LIMIT, SetAddress, SignatureAddress, 
 pub use open::StoreOptions;
 pub use repair::{Removed, Repaired};
 pub use signatures::{Appended, MOST_SIGNATURES, SET_LIMIT, Store, StoredSignature};
-pub use staging::staging_number;
+pub use staging::{staging_number, staging_number_of};
 pub use survey::{Foreign, Stray, Surveyed};

@@ -10,6 +10,8 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use sha2::{Digest as _, Sha256};
+
 use super::backend::Backend;
 use super::layout::is_leftover;
 use super::signatures::Store;
@@ -63,6 +65,13 @@ impl Owner {
 /// Returns a number that nobody else has, as long as its like.
 pub fn staging_number() -> String {
     format!("{:0DIGITS$}", RandomState::new().build_hasher().finish())
+}
+
+/// Returns the number of something that has a name.
+pub fn staging_number_of(name: &str) -> String {
+    let hash = Sha256::digest(name.as_bytes());
+    let number = hash.iter().take(8).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+    format!("{number:0DIGITS$}")
 }
 
 impl Store {
