@@ -124,6 +124,10 @@ impl Check<'_> {
             State::Refused | State::Failed | State::Unmatched => self.left(item),
         };
         checked.wrong.extend(self.time(item));
+        if !self.desk.parts.may_have(item) {
+            let parts = self.desk.head.shards.join(", ");
+            checked.wrong.push(format!("it is of no part of the job that the report tells of ({parts})"));
+        }
         checked
     }
 
@@ -163,9 +167,9 @@ impl Check<'_> {
         }
     }
 
-    /// Judges the old signature anew. Without a time of the job's own, each was judged when it was
-    /// settled: that counts where the end of the job (which is asked first, for its keys are read
-    /// once) says otherwise than `expected`.
+    /// Judges the old signature anew. Without a time of the job's own, each run judged as of its
+    /// begin: between the begin of the job and when it settled the signature. Both count where the
+    /// end of the job (which is asked first, for its keys are read once) says otherwise than `expected`.
     pub(super) fn finding(&self, item: &Item, expected: impl Fn(&Finding) -> bool) -> Result<Finding, String> {
         let hash = item.blob.as_deref().ok_or("the report does not say which old signature it was")?;
         // An instance has the old signature of its list, and no other digest's.
@@ -175,13 +179,19 @@ impl Check<'_> {
         let (set, blob) = found.ok_or_else(|| format!("the old signature {hash} is not in the source"))?;
         let (renames, policy) = (&self.desk.renames, &self.desk.audit.old_policy);
         let found = judge(blob, set, renames, policy, &self.desk.old_mechanism);
-        match time_of(&item.time).filter(|_| self.desk.audit.as_of.is_none() && !expected(&found)) {
-            Some(time) => {
-                let then = OpenPgp::at(time).allow_weak(self.desk.audit.allow_weak);
-                Ok(judge(blob, set, renames, policy, &then))
-            }
-            None => Ok(found),
+        if self.desk.audit.as_of.is_some() || expected(&found) {
+            return Ok(found);
         }
+        let mut said = found;
+        for time in [time_of(&item.time), self.desk.started].into_iter().flatten() {
+            let then = OpenPgp::at(time).allow_weak(self.desk.audit.allow_weak);
+            let found = judge(blob, set, renames, policy, &then);
+            if expected(&found) {
+                return Ok(found);
+            }
+            said = found;
+        }
+        Ok(said)
     }
 
     /// Says when an item cannot have been settled when the report says.

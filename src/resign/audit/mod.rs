@@ -31,7 +31,7 @@ use super::item::Item;
 use super::journal::{ItemKey, item_key};
 use super::pipeline::Shard;
 use super::rename::{RenameError, RenameMap};
-use super::report::{Head, ReportError, Totals};
+use super::report::{Head, Parts, ReportError, Totals};
 use crate::lookup::{OpenPgp, Unverified, vouched};
 use crate::policy::Policy;
 use crate::store::SetAddress;
@@ -255,7 +255,7 @@ struct Desk {
     new_mechanism: OpenPgp,
     started: Option<SystemTime>,
     /// The parts of the job that the report tells of.
-    parts: Vec<Shard>,
+    parts: Parts,
     /// They are all.
     whole: bool,
 }
@@ -284,7 +284,11 @@ pub async fn audit(
     }
     let renames = RenameMap::parse_recorded(head.job.get("rename rules").map(String::as_str).unwrap_or_default())?;
     let keys = job_keys(head.job.get("keys").map(String::as_str).unwrap_or_default());
-    let parts: Vec<Shard> = head.shards.iter().filter_map(|part| part_of(part)).collect();
+    // Where they cannot be, all of the stores is looked through.
+    let (parts, wrong_parts) = match Parts::of(&head) {
+        Ok(parts) => (parts, None),
+        Err(wrong) => (Parts { shards: vec![Shard::WHOLE], whole: true }, Some(wrong)),
+    };
     let desk = Arc::new(Desk {
         renames,
         keys,
@@ -292,7 +296,7 @@ pub async fn audit(
             .allow_weak(audit.allow_weak),
         new_mechanism: OpenPgp::at(audit.now),
         started: time_of(&head.started),
-        whole: are_all(&parts),
+        whole: parts.whole,
         parts,
         head: head.clone(),
         audit: audit.clone(),
@@ -306,6 +310,9 @@ pub async fn audit(
     };
     if let Some(reason) = &head.incomplete {
         count(&Problem::of_report(format!("it says itself that it is incomplete: {reason}")));
+    }
+    if let Some(wrong) = wrong_parts {
+        count(&Problem::of_report(wrong));
     }
     let mut gathered = Gathered::default();
     let groups =
@@ -387,18 +394,6 @@ fn seconds(since_1970: i64) -> Option<SystemTime> {
 /// Tells whether a signature was made after an item says that it was there.
 fn is_younger(created: Option<SystemTime>, item: &Item) -> bool {
     created.zip(time_of(&item.time)).is_some_and(|(created, settled)| created > settled + CLOCKS)
-}
-
-fn part_of(text: &str) -> Option<Shard> {
-    let (index, count) = text.split_once('/')?;
-    Some(Shard { index: index.parse().ok()?, count: count.parse().ok()? })
-}
-
-/// Tells whether these are all parts of a job.
-fn are_all(parts: &[Shard]) -> bool {
-    let Some(count) = parts.first().map(|part| part.count) else { return false };
-    let indices: BTreeSet<u32> = parts.iter().filter(|part| part.count == count).map(|part| part.index).collect();
-    count > 0 && indices.into_iter().eq(1..=count)
 }
 
 /// Reads the keys of a job as it records them: `FINGERPRINT` and `PREFIX=FINGERPRINT`.

@@ -2,6 +2,7 @@
 //! audit says so.
 
 use countersign::openpgp::Signer as _;
+use countersign::resign::Shard;
 use countersign::signature::Claim;
 use serde_json::{Value, json};
 
@@ -295,4 +296,37 @@ fn a_failure_explains_nothing_but_what_it_left_at_its_place() {
         write(&edited, &changed);
         desk.wrong(&edited, missed);
     }
+}
+
+#[test]
+fn false_parts_hide_no_image() {
+    let desk = Desk::new();
+    let (path, report) = desk.report("job.json", &[]);
+    desk.right(&path);
+    let edited = desk.path("edited.json");
+    let others = |index: u32, count: u32, repository: &str| Shard { index, count }.has(repository);
+    // One image is dropped, and the parts are all but its own.
+    let count = 1000;
+    let its = (1..=count).find(|index| others(*index, count, "b/more")).unwrap();
+    let all: Vec<String> = (1..=count).filter(|index| *index != its).map(|index| format!("{index}/{count}")).collect();
+    let without = |shards: &[String], job: &str| {
+        let mut changed = report.clone();
+        changed["items"].as_array_mut().unwrap().remove(position(&report, "b/more"));
+        changed["shards"] = json!(shards);
+        changed["job"]["shard"] = json!(job);
+        balance(&mut changed);
+        write(&edited, &changed);
+    };
+    without(&all, "1/1");
+    desk.wrong(&edited, "but its job is part 1/1");
+    without(&all, &all.join(" "));
+    desk.wrong(&edited, "does not say that it is incomplete");
+    // A part that some of the items are not of.
+    let its = (1..=count).find(|index| others(*index, count, "a/good")).unwrap();
+    let part = format!("{its}/{count}");
+    without(std::slice::from_ref(&part), &part);
+    desk.wrong(&edited, &format!("it is of no part of the job that the report tells of ({part})"));
+    let args = ["resign", "merge-reports", text(&edited), "--allow-missing", "-o", text(&path)];
+    let ran = desk.host.countersign(&args);
+    assert!(ran.code == Some(2) && ran.stderr.contains("is of no part of the job"), "{ran:?}");
 }
