@@ -5,11 +5,12 @@
 //! written only after the signature that it tells of is durable, so that what the journal says is
 //! done is done, and what is done but not said is found by comparing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +90,11 @@ pub fn item_key(repository: &str, digest: &str, blob: &str) -> ItemKey {
     hash.iter().take(16).fold(0, |key, byte| (key << 8) | u128::from(*byte))
 }
 
+/// Names an item's image, as a key of what could not be read.
+fn image_key(item: &Item) -> ItemKey {
+    item_key(&item.repository, &item.digest_text(), "")
+}
+
 /// An open journal.
 #[derive(Debug)]
 pub struct Journal {
@@ -99,8 +105,12 @@ pub struct Journal {
     done: Vec<ItemKey>,
     /// Those of them that were refused, sorted.
     refused: Vec<ItemKey>,
+    /// Images that could not be read when last tried.
+    unread: HashSet<ItemKey>,
     /// An earlier run came to its end.
     finished: bool,
+    /// Nothing was written after that.
+    settled: AtomicBool,
 }
 
 impl Journal {
@@ -113,22 +123,37 @@ impl Journal {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
         lock(path, &file)?;
         let (mut done, mut refused) = (Vec::new(), Vec::new());
-        let mut finished = false;
-        let whole = read_lines(path, &file, job, |line| match line {
-            Line::Item(item) if item.state != State::Failed => {
-                if let Some(key) = item.key() {
+        let (mut failed, mut unread) = (HashSet::new(), HashSet::new());
+        let (mut finished, mut settled) = (false, false);
+        let whole = read_lines(path, &file, job, |line| {
+            let Line::Item(item) = line else {
+                (finished, settled) = (true, true);
+                // All could be read.
+                unread.clear();
+                return;
+            };
+            settled = false;
+            match item.key() {
+                Some(key) if item.state == State::Failed => drop(failed.insert(key)),
+                Some(key) => {
+                    failed.remove(&key);
                     done.push(key);
                     if item.state == State::Refused {
                         refused.push(key);
                     }
                 }
+                None if item.state == State::Failed => drop(unread.insert(image_key(&item))),
+                None => {}
             }
-            Line::Item(_) => {}
-            Line::Finished => finished = true,
+            if item.blob.is_some() && !unread.is_empty() {
+                unread.remove(&image_key(&item));
+            }
         })?;
         for keys in [&mut done, &mut refused] {
             keys.sort_unstable();
             keys.dedup();
+            // What failed at last is tried again, whatever was before.
+            keys.retain(|key| !failed.contains(key));
         }
         file.set_len(whole).map_err(io)?;
         let id = if whole == 0 { staging_number() } else { header(path, &file)?.id };
@@ -143,7 +168,16 @@ impl Journal {
         }
         let found = file.metadata().map_err(io)?;
         let id = staging_number_of(&format!("{id} {} {}", found.dev(), found.ino()));
-        Ok(Self { path: path.to_owned(), id, file: Mutex::new(file), done, refused, finished })
+        Ok(Self {
+            path: path.to_owned(),
+            id,
+            file: Mutex::new(file),
+            done,
+            refused,
+            unread,
+            finished,
+            settled: AtomicBool::new(settled),
+        })
     }
 
     /// Returns the number of this journal, the same for all runs that write to it, one at a time: it
@@ -162,6 +196,11 @@ impl Journal {
         self.refused.binary_search(&key).is_ok()
     }
 
+    /// Tells whether the image of an item could not be read when an earlier run tried last.
+    pub fn was_unread(&self, item: &Item) -> bool {
+        !self.unread.is_empty() && self.unread.contains(&image_key(item))
+    }
+
     /// Tells whether an earlier run came to its end; then everything is compared anew.
     pub fn is_finished(&self) -> bool {
         self.finished
@@ -177,18 +216,23 @@ impl Journal {
             serde_json::to_writer(&mut lines, item).map_err(|e| self.failed(e.into()))?;
             lines.push(b'\n');
         }
+        if !lines.is_empty() {
+            self.settled.store(false, Ordering::Relaxed);
+        }
         self.append(&lines)
     }
 
-    /// Notes that the job came to its end.
+    /// Notes that the job came to its end, unless that is the last thing it says.
     ///
     /// # Errors
     /// [`JournalError::Io`].
     pub fn finish(&self) -> Result<(), JournalError> {
-        if self.finished {
+        if self.settled.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.append(b"{\"finished\":true}\n")
+        self.append(b"{\"finished\":true}\n")?;
+        self.settled.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn append(&self, bytes: &[u8]) -> Result<(), JournalError> {
@@ -247,9 +291,14 @@ pub fn read(path: &Path, each: impl FnMut(Line)) -> Result<JobIdentity, JournalE
 fn header(path: &Path, mut file: &File) -> Result<Header, JournalError> {
     let io = |source| JournalError::Io { path: path.to_owned(), source };
     file.seek(SeekFrom::Start(0)).map_err(io)?;
-    let mut first = String::new();
-    BufReader::new(file).read_line(&mut first).map_err(io)?;
-    serde_json::from_str(&first).map_err(|e| JournalError::Form { path: path.to_owned(), reason: e.to_string() })
+    let mut first = Vec::new();
+    let length =
+        BufReader::new(std::io::Read::take(file, LINE_LIMIT as u64)).read_until(b'\n', &mut first).map_err(io)?;
+    let form = |reason: String| JournalError::Form { path: path.to_owned(), reason };
+    if length >= LINE_LIMIT && first.last() != Some(&b'\n') {
+        return Err(form("line 1 is too long".to_owned()));
+    }
+    serde_json::from_slice(&first).map_err(|e| form(e.to_string()))
 }
 
 /// Reads the whole lines and returns where the last of them ends.
@@ -379,6 +428,43 @@ mod tests {
         let copy = folder.path().join("copy");
         std::fs::copy(&path, &copy).unwrap();
         assert_ne!(Journal::open(&copy, &job("p")).unwrap().id(), id);
+    }
+
+    #[test]
+    fn what_failed_after_the_end_is_open_until_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let open = || Journal::open(&path, &job("p")).unwrap();
+        let ends = || std::fs::read_to_string(&path).unwrap().matches("{\"finished\":true}\n").count();
+        let journal = open();
+        journal.record([&item("1", State::Signed)]).unwrap();
+        journal.finish().unwrap();
+        journal.finish().unwrap();
+        drop(journal);
+        assert_eq!(ends(), 1);
+        let unread = Item { blob: None, ..item("", State::Failed) };
+        let journal = open();
+        journal.record([&item("1", State::Failed), &unread]).unwrap();
+        drop(journal);
+        let journal = open();
+        assert!(journal.is_finished() && !journal.is_done(key("1")) && journal.was_unread(&unread));
+        journal.record([&item("1", State::Already)]).unwrap();
+        journal.finish().unwrap();
+        drop(journal);
+        let journal = open();
+        assert!(journal.is_done(key("1")) && !journal.was_unread(&unread));
+        journal.finish().unwrap();
+        assert_eq!(ends(), 2, "only after further lines");
+    }
+
+    #[test]
+    fn a_first_line_without_an_end_is_not_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let line = format!("{{\"journal\":\"{}\"", "x".repeat(2 * LINE_LIMIT));
+        std::fs::write(&path, line).unwrap();
+        let said = read(&path, |_| ()).unwrap_err().to_string();
+        assert!(said.ends_with("line 1 is too long"), "{said}");
     }
 
     #[test]

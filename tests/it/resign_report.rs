@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::openpgp::gpg;
 use crate::support::client::{Host, Ran, text};
 use crate::support::keys;
 use crate::support::web::{Said, Web};
@@ -439,4 +440,66 @@ fn pods_of_an_indexed_job_make_one_account() {
     desk.host.countersign(&args).accepted();
     assert_eq!(read(&all)["totals"], json!({"signed": 3, "already": 1, "unmatched": 1, "refused": 1, "failed": 0}));
     assert_eq!(desk.right(&all)["signatures"], 4);
+}
+
+#[test]
+fn what_fails_after_the_end_is_in_the_report_until_it_does_no_more() {
+    let desk = Desk::new();
+    let journal = desk.path("journal");
+    let run = || {
+        let (path, report) = desk.report("job.json", &["--journal", text(&journal)]);
+        desk.audit(&path, &[]).accepted();
+        (report["totals"]["signed"].clone(), report["totals"]["failed"].clone())
+    };
+    assert_eq!(run(), (json!(3), json!(0)));
+    // The place of a new signature cannot be read.
+    let (new, away) = (folder(&desk.to, "b/more", 'b'), desk.path("away"));
+    std::fs::rename(&new, &away).unwrap();
+    std::fs::write(&new, "in the way").unwrap();
+    assert_eq!(run(), (json!(2), json!(1)));
+    std::fs::remove_file(&new).unwrap();
+    std::fs::rename(&away, &new).unwrap();
+    assert_eq!(run(), (json!(3), json!(0)));
+    // An old signature cannot be read, and its image comes to no end.
+    let old = folder(&desk.from, "b/more", 'b').join("signature-1");
+    std::fs::rename(&old, &away).unwrap();
+    std::os::unix::fs::symlink("signature-1", &old).unwrap();
+    let (path, report) = desk.report("job.json", &["--journal", text(&journal)]);
+    assert_eq!(report["totals"]["failed"], 1, "{report:#}");
+    assert!(desk.audit(&path, &[]).code != Some(0), "nor can it be checked");
+    std::fs::remove_file(&old).unwrap();
+    std::fs::rename(&away, &old).unwrap();
+    assert_eq!(run(), (json!(3), json!(0)));
+}
+
+#[test]
+fn a_key_that_expired_during_the_job_was_good_at_its_begin() {
+    let desk = Desk::new();
+    let home = gpg::Home::new();
+    let key = home.generate(&[], "Short <short@example.com>", "ed25519", "sign", "seconds=20");
+    let claim = countersign::signature::Claim {
+        reference: "registry.ng.bluemix.net/s/short:1".to_owned(),
+        digest: countersign::image::Digest::parse(&digest('f')).unwrap(),
+        creator: None,
+        timestamp: None,
+    };
+    let place = folder(&desk.from, "s/short", 'f');
+    std::fs::create_dir_all(&place).unwrap();
+    let blob = home.ok(&["--local-user", &key, "--sign"], &claim.render().unwrap());
+    std::fs::write(place.join("signature-1"), blob).unwrap();
+    let public = desk.host.write("short.gpg", home.public(&key));
+    let policy = desk.host.signed_by_policy("short.json", &public);
+    let desk = Desk { policy, ..desk };
+    let (path, mut report) = desk.report("job.json", &[]);
+    assert_eq!(report["totals"]["signed"], 1, "{report:#}");
+    desk.right(&path);
+    // As if the job had taken a day: it judges all as of its begin.
+    let end = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string();
+    report["ended"] = json!(end);
+    report["items"].as_array_mut().unwrap().iter_mut().for_each(|item| item["time"] = json!(end));
+    write(&path, &report);
+    desk.right(&path);
+    report["started"] = json!(end);
+    write(&path, &report);
+    desk.wrong(&path, "the old policy does not accept the old signature");
 }

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
 use super::stores::{Blobs, Stores, is_signature};
-use super::{Desk, Found, Problem, is_younger, seconds, set_key, time_of};
+use super::{Desk, Found, Problem, Suspect, is_younger, seconds, set_key, time_of};
 use crate::image::Reference;
 use crate::lookup::{OpenPgp, Unverified, vouched};
 use crate::resign::choice::sibling;
 use crate::resign::item::{Item, State};
+use crate::resign::journal::{ItemKey, item_key};
 use crate::resign::vouch::{Finding, Vouched, judge};
 use crate::store::SetAddress;
 
@@ -30,7 +32,12 @@ pub(super) async fn group(desk: Arc<Desk>, items: Vec<Item>) -> Found {
         let mut found = Found::default();
         let mut questions = Vec::new();
         for item in items.iter().filter(|item| stores.has_all_of(item)) {
-            let Checked { wrong, question, trusted } = check.item(item);
+            let Checked { wrong, question, trusted, signed, late, written } = check.item(item);
+            // What is wrong in itself vouches for no time.
+            found.signed = found.signed.into_iter().chain(signed.filter(|_| wrong.is_empty())).min();
+            found.untold.extend(late);
+            let place = item.place.as_deref().unwrap_or_default();
+            found.written.extend(written.iter().map(|hash| item_key("", place, hash)));
             found.problems.extend(wrong.into_iter().map(|what| Problem::of(item, what)));
             found.trusted += u64::from(trusted);
             questions.extend(question);
@@ -95,6 +102,12 @@ pub(super) struct Checked {
     pub(super) question: Option<Question>,
     /// Its end is taken at the report's word.
     pub(super) trusted: bool,
+    /// When the first of its new signatures was made, where the job made them.
+    pub(super) signed: Option<SystemTime>,
+    /// Signatures that it says were not there, and that say they came after the job began.
+    pub(super) late: Vec<(ItemKey, Suspect)>,
+    /// Of what failed: new signatures that are at its place all the same, and as they should be.
+    pub(super) written: Vec<String>,
 }
 
 impl Checked {
@@ -111,6 +124,10 @@ impl Check<'_> {
             State::Refused | State::Failed | State::Unmatched => self.left(item),
         };
         checked.wrong.extend(self.time(item));
+        if !self.desk.parts.may_have(item) {
+            let parts = self.desk.head.shards.join(", ");
+            checked.wrong.push(format!("it is of no part of the job that the report tells of ({parts})"));
+        }
         checked
     }
 
@@ -121,9 +138,11 @@ impl Check<'_> {
             Err(wrong) => return Checked::wrong(wrong),
         };
         let mut wrong = self.differences(item, &vouched, Some(&place));
-        wrong.extend(self.new_signatures(item, &vouched, &place));
+        let mut made = None;
+        wrong.extend(self.new_signatures(item, &vouched, &place, &mut made));
+        let signed = made.filter(|_| item.state == State::Signed);
         let question = item.list.as_ref().map(|_| Question { item: item.clone(), new: vouched.new });
-        Checked { wrong, question, trusted: false }
+        Checked { wrong, question, signed, ..Checked::default() }
     }
 
     /// Finds out where the new signatures belong.
@@ -148,9 +167,9 @@ impl Check<'_> {
         }
     }
 
-    /// Judges the old signature anew. Without a time of the job's own, each was judged when it was
-    /// settled: that counts where the end of the job (which is asked first, for its keys are read
-    /// once) says otherwise than `expected`.
+    /// Judges the old signature anew. Without a time of the job's own, each run judged as of its
+    /// begin: between the begin of the job and when it settled the signature. Both count where the
+    /// end of the job (which is asked first, for its keys are read once) says otherwise than `expected`.
     pub(super) fn finding(&self, item: &Item, expected: impl Fn(&Finding) -> bool) -> Result<Finding, String> {
         let hash = item.blob.as_deref().ok_or("the report does not say which old signature it was")?;
         // An instance has the old signature of its list, and no other digest's.
@@ -160,13 +179,19 @@ impl Check<'_> {
         let (set, blob) = found.ok_or_else(|| format!("the old signature {hash} is not in the source"))?;
         let (renames, policy) = (&self.desk.renames, &self.desk.audit.old_policy);
         let found = judge(blob, set, renames, policy, &self.desk.old_mechanism);
-        match time_of(&item.time).filter(|_| self.desk.audit.as_of.is_none() && !expected(&found)) {
-            Some(time) => {
-                let then = OpenPgp::at(time).allow_weak(self.desk.audit.allow_weak);
-                Ok(judge(blob, set, renames, policy, &then))
-            }
-            None => Ok(found),
+        if self.desk.audit.as_of.is_some() || expected(&found) {
+            return Ok(found);
         }
+        let mut said = found;
+        for time in [time_of(&item.time), self.desk.started].into_iter().flatten() {
+            let then = OpenPgp::at(time).allow_weak(self.desk.audit.allow_weak);
+            let found = judge(blob, set, renames, policy, &then);
+            if expected(&found) {
+                return Ok(found);
+            }
+            said = found;
+        }
+        Ok(said)
     }
 
     /// Says when an item cannot have been settled when the report says.
@@ -189,8 +214,14 @@ impl Check<'_> {
         ])
     }
 
-    /// Verifies the new signatures.
-    fn new_signatures(&self, item: &Item, vouched: &Vouched, place: &SetAddress) -> Vec<String> {
+    /// Verifies the new signatures, and finds out when the first of them was `made`.
+    fn new_signatures(
+        &self,
+        item: &Item,
+        vouched: &Vouched,
+        place: &SetAddress,
+        made: &mut Option<SystemTime>,
+    ) -> Vec<String> {
         let mut wrong = Vec::new();
         let wanted = self.desk.keys_for(vouched.new.repository().as_str());
         let none = Blobs::new();
@@ -200,7 +231,7 @@ impl Check<'_> {
         if item.state == State::Already && item.new_blobs.is_empty() && item.signed_by.is_empty() {
             // Another old signature of the image gave the new name its signatures.
             let by: BTreeSet<String> =
-                blobs.values().filter_map(|blob| self.new_signer(blob, item, &vouched.new).ok()).collect();
+                blobs.values().filter_map(|blob| Some(self.new_signer(blob, item, &vouched.new).ok()?.0)).collect();
             for key in wanted.iter().filter(|key| !by.contains(*key)) {
                 wrong.push(format!("no signature for {} by {key} is at {place}", vouched.new));
             }
@@ -223,16 +254,18 @@ impl Check<'_> {
                 continue;
             };
             match self.new_signer(blob, item, &vouched.new) {
-                Ok(key) if item.signed_by.get(number) == Some(&key) => {}
-                Ok(key) => wrong.push(format!("the new signature {hash} is by {key}, not as the report says")),
+                Ok((key, created)) if item.signed_by.get(number) == Some(&key) => {
+                    *made = made.iter().copied().chain(created).min();
+                }
+                Ok((key, _)) => wrong.push(format!("the new signature {hash} is by {key}, not as the report says")),
                 Err(reason) => wrong.push(format!("the new signature {hash}: {reason}")),
             }
         }
         wrong
     }
 
-    /// Returns who made a new signature that says exactly what it should.
-    fn new_signer(&self, blob: &Bytes, item: &Item, name: &Reference) -> Result<String, String> {
+    /// Returns who made a new signature that says exactly what it should, and when.
+    fn new_signer(&self, blob: &Bytes, item: &Item, name: &Reference) -> Result<(String, Option<SystemTime>), String> {
         let said = Unverified::read(blob).map_err(|e| e.to_string())?;
         let wanted = item.digest.as_ref().ok_or("the report does not say of which image")?;
         if said.claim.reference != name.to_string() || said.claim.digest != *wanted {
@@ -242,31 +275,49 @@ impl Check<'_> {
         let audit = &self.desk.audit;
         let accepted = vouched(&audit.new_policy, &self.desk.new_mechanism, &said.claim, wanted, blob)
             .map_err(|e| format!("the new policy does not accept it: {e}"))?;
-        if is_younger(accepted.created.and_then(seconds), item) {
+        let created = accepted.created.and_then(seconds);
+        if is_younger(created, item) {
             return Err(format!("it was made after {}, when the report says that it was there", item.time));
         }
-        accepted.fingerprint.ok_or_else(|| "it is no simple signing".to_owned())
+        let signer = accepted.fingerprint.ok_or_else(|| "it is no simple signing".to_owned())?;
+        Ok((signer, created))
     }
 
-    /// Of what failed, some may be there all the same; then it must be what was meant.
-    pub(super) fn perhaps_written(&self, item: &Item, vouched: &Vouched) -> Vec<String> {
+    /// Of what failed, some may be `written` all the same; then it must be what was meant.
+    pub(super) fn perhaps_written(&self, item: &Item, vouched: &Vouched, written: &mut Vec<String>) -> Vec<String> {
         let there = item.place.as_ref().and_then(|place| self.stores.new.get(place));
         let wanted = self.desk.keys_for(vouched.new.repository().as_str());
-        let check = |hash: &String| match self.new_signer(there?.get(hash)?, item, &vouched.new) {
-            Ok(key) if wanted.contains(&key) => None,
-            Ok(key) => Some(format!("the new signature {hash} is by {key}, which the job has no key of")),
-            Err(reason) => Some(format!("the new signature {hash}: {reason}")),
+        let mut wrong = Vec::new();
+        for hash in &item.new_blobs {
+            let Some(blob) = there.and_then(|blobs| blobs.get(hash)) else { continue };
+            match self.new_signer(blob, item, &vouched.new) {
+                Ok((key, _)) if wanted.contains(&key) => written.push(hash.clone()),
+                Ok((key, _)) => {
+                    wrong.push(format!("the new signature {hash} is by {key}, which the job has no key of"))
+                }
+                Err(reason) => wrong.push(format!("the new signature {hash}: {reason}")),
+            }
+        }
+        wrong
+    }
+
+    /// The new signatures, by place and hash, that items made or found. (Those of `Signed` and
+    /// `Already` are verified, or told as wrong; of a failure, nothing is expected to be there.)
+    fn explained<'i>(&self, items: &'i [Item], written: &BTreeSet<ItemKey>) -> BTreeSet<(&'i str, &'i str)> {
+        let all = items.iter().filter_map(|item| Some((item, item.place.as_deref()?)));
+        let all = all.flat_map(|(item, place)| item.new_blobs.iter().map(move |hash| (item, place, hash.as_str())));
+        let explains = |(item, place, hash): &(&Item, &str, &str)| {
+            is_signature(item) || (item.state == State::Failed && written.contains(&item_key("", place, hash)))
         };
-        item.new_blobs.iter().filter_map(check).collect()
+        all.filter(explains).map(|(_, place, hash)| (place, hash)).collect()
     }
 
     /// Finds signatures by the job's keys at the items' places that none of the items made or found.
     fn unexplained(&self, items: &[Item], found: &mut Found) {
-        let made = items.iter().filter(|item| is_signature(item) || item.state == State::Failed);
-        let told: BTreeSet<&String> = made.flat_map(|item| &item.new_blobs).collect();
+        let told = self.explained(items, &found.written);
         for (place, blobs) in &self.stores.new {
             let Ok(set) = SetAddress::parse_key(place) else { continue };
-            let others = blobs.iter().filter(|(hash, _)| !told.contains(hash));
+            let others = blobs.iter().filter(|(hash, _)| !told.contains(&(place.as_str(), hash.as_str())));
             found.unexplained.extend(others.filter_map(|(hash, blob)| self.desk.own(&set, hash, blob, false)));
         }
     }
@@ -274,13 +325,21 @@ impl Check<'_> {
     /// Finds signatures in the source that none of the items tells of, where the job read all.
     fn untold(&self, items: &[Item], found: &mut Found) {
         let old: BTreeSet<&String> = items.iter().filter_map(|item| item.blob.as_ref()).collect();
-        let new: BTreeSet<&String> = items.iter().flat_map(|item| &item.new_blobs).collect();
+        let new = self.explained(items, &found.written);
+        let new: Vec<_> =
+            new.into_iter().filter_map(|(at, hash)| Some((SetAddress::parse_key(at).ok()?, hash))).collect();
         for (set, blobs) in &self.stores.old {
             let was_read = self.desk.went_through_all() || blobs.keys().any(|hash| old.contains(hash));
             if !was_read || self.stores.given_up.contains(set) || self.desk.head.incomplete.is_some() {
                 continue;
             }
-            let others = blobs.iter().filter(|(hash, _)| !old.contains(hash) && !new.contains(hash));
+            // What the job wrote to this very set.
+            let new: BTreeSet<&str> = new
+                .iter()
+                .filter(|(at, _)| at.path() == set.path() && at.digest() == set.digest())
+                .map(|(_, hash)| *hash)
+                .collect();
+            let others = blobs.iter().filter(|(hash, _)| !old.contains(hash) && !new.contains(hash.as_str()));
             found.untold.extend(others.filter_map(|(hash, blob)| self.desk.untold(set, hash, blob)));
         }
     }

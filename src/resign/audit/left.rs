@@ -1,9 +1,11 @@
 //! Items that made no new signature: what was refused, what failed, what was left alone. A report
 //! could hide behind them what it should tell of, so each is found out anew as far as that can be.
 
+use super::Suspect;
 use super::check::{Check, Checked, NOT_REFUSED, Question, facts};
 use crate::image::Digest;
 use crate::resign::item::{Item, State};
+use crate::resign::journal::ItemKey;
 use crate::resign::vouch::{Finding, Vouched, kind};
 
 impl Check<'_> {
@@ -40,13 +42,15 @@ impl Check<'_> {
         let wrong = self.differences(item, &vouched, said);
         match item.state {
             State::Failed => {
-                let written = self.perhaps_written(item, &vouched);
-                Checked { wrong: [wrong, written].concat(), trusted: true, ..Checked::default() }
+                let mut written = Vec::new();
+                let other = self.perhaps_written(item, &vouched, &mut written);
+                Checked { wrong: [wrong, other].concat(), trusted: true, written, ..Checked::default() }
             }
             // What was refused for its place would be so again.
             State::Refused if place.is_err() => Checked { wrong, ..Checked::default() },
             State::Refused if self.desk.asks_for_instances() && item.list.is_none() => {
-                Checked { wrong, question: Some(Question { item: item.clone(), new: vouched.new }), trusted: false }
+                let question = Some(Question { item: item.clone(), new: vouched.new });
+                Checked { wrong, question, ..Checked::default() }
             }
             State::Refused => Checked::wrong(NOT_REFUSED),
             _ if self.desk.chose() => Checked { wrong, trusted: true, ..Checked::default() },
@@ -60,6 +64,7 @@ impl Check<'_> {
     /// An image without any signature: only a list names such, or it could not be read.
     fn without_signature(&self, item: &Item) -> Checked {
         let mut wrong = names(item, None);
+        let mut late = Vec::new();
         match item.state {
             State::Failed => {}
             _ if !self.desk.is_listed() => {
@@ -70,20 +75,23 @@ impl Check<'_> {
             }
             State::Unmatched => {
                 let found = item.digest.as_ref().map(|digest| self.in_source(digest)).unwrap_or_default();
-                if found > 0 {
-                    wrong.push(format!("the report says that the source has no signatures of it, but it has {found}"));
+                let (later, before): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, said)| said.later);
+                if !before.is_empty() {
+                    let count = before.len();
+                    wrong.push(format!("the report says that the source has no signatures of it, but it has {count}"));
                 }
+                late = later;
             }
             _ => {}
         }
-        Checked { wrong, trusted: true, ..Checked::default() }
+        Checked { wrong, trusted: true, late, ..Checked::default() }
     }
 
-    /// How many signatures of a digest the source has that are not of after the job began.
-    fn in_source(&self, digest: &Digest) -> usize {
+    /// The signatures of a digest that the source has.
+    fn in_source(&self, digest: &Digest) -> Vec<(ItemKey, Suspect)> {
         let of_image = self.stores.old.iter().filter(|(set, _)| set.digest() == digest);
         let blobs = of_image.flat_map(|(set, blobs)| blobs.iter().map(move |(hash, blob)| (set, hash, blob)));
-        blobs.filter_map(|(set, hash, blob)| self.desk.untold(set, hash, blob)).filter(|(_, said)| !said.later).count()
+        blobs.filter_map(|(set, hash, blob)| self.desk.untold(set, hash, blob)).collect()
     }
 }
 

@@ -31,7 +31,7 @@ use super::item::Item;
 use super::journal::{ItemKey, item_key};
 use super::pipeline::Shard;
 use super::rename::{RenameError, RenameMap};
-use super::report::{Head, ReportError, Totals};
+use super::report::{Head, Parts, ReportError, Totals};
 use crate::lookup::{OpenPgp, Unverified, vouched};
 use crate::policy::Policy;
 use crate::store::SetAddress;
@@ -142,7 +142,7 @@ pub struct AuditSummary {
     /// in the source and not the job's concern.
     pub beside: u64,
     /// Old signatures that the report does not tell of, and that say they were made after the job
-    /// began.
+    /// began, as far as what the job signed bears out when that was.
     pub later: u64,
     /// Items that are taken at the report's word.
     pub trusted: u64,
@@ -155,6 +155,10 @@ pub struct AuditSummary {
     /// What could not be found out anew, a sentence each.
     pub on_trust: Vec<String>,
 }
+
+const NOT_TOLD: &str = "the source has this signature, and the report does not tell of it";
+const NOT_LATER: &str = "the source has this signature, and the report does not tell of it; that the job began before \
+                         it was made, no signature of the job bears out";
 
 /// How many places of unexplained signatures are named.
 const NAMED: usize = 20;
@@ -171,7 +175,9 @@ struct Suspect {
     made: bool,
     /// The report says that it was in the source.
     told: bool,
-    /// It says of itself that it was made after the job began.
+    /// When it says of itself that it was made.
+    says: Option<SystemTime>,
+    /// That is after the report says that the job began.
     later: bool,
     /// When it was made, where it is verified.
     created: Option<SystemTime>,
@@ -189,6 +195,10 @@ struct Found {
     unexplained: Vec<Suspect>,
     /// Signatures of the source.
     untold: Vec<(ItemKey, Suspect)>,
+    /// By place and hash, what failed items wrote all the same.
+    written: BTreeSet<ItemKey>,
+    /// When the first of the signatures was made that the job made and that are as they should be.
+    signed: Option<SystemTime>,
     /// Which sets of the source and of the destination were looked at.
     visited: (Vec<ItemKey>, Vec<ItemKey>),
 }
@@ -204,6 +214,8 @@ struct Gathered {
     untold: Suspects,
     visited: (Vec<ItemKey>, Vec<ItemKey>),
     trusted: u64,
+    written: BTreeSet<ItemKey>,
+    signed: Option<SystemTime>,
     /// More than can be remembered.
     overflow: bool,
 }
@@ -226,6 +238,8 @@ impl Gathered {
         self.visited.0.extend(found.visited.0);
         self.visited.1.extend(found.visited.1);
         self.trusted += found.trusted;
+        self.written.extend(found.written);
+        self.signed = self.signed.into_iter().chain(found.signed).min();
         found.problems
     }
 }
@@ -241,7 +255,7 @@ struct Desk {
     new_mechanism: OpenPgp,
     started: Option<SystemTime>,
     /// The parts of the job that the report tells of.
-    parts: Vec<Shard>,
+    parts: Parts,
     /// They are all.
     whole: bool,
 }
@@ -270,7 +284,11 @@ pub async fn audit(
     }
     let renames = RenameMap::parse_recorded(head.job.get("rename rules").map(String::as_str).unwrap_or_default())?;
     let keys = job_keys(head.job.get("keys").map(String::as_str).unwrap_or_default());
-    let parts: Vec<Shard> = head.shards.iter().filter_map(|part| part_of(part)).collect();
+    // Where they cannot be, all of the stores is looked through.
+    let (parts, wrong_parts) = match Parts::of(&head) {
+        Ok(parts) => (parts, None),
+        Err(wrong) => (Parts { shards: vec![Shard::WHOLE], whole: true }, Some(wrong)),
+    };
     let desk = Arc::new(Desk {
         renames,
         keys,
@@ -278,7 +296,7 @@ pub async fn audit(
             .allow_weak(audit.allow_weak),
         new_mechanism: OpenPgp::at(audit.now),
         started: time_of(&head.started),
-        whole: are_all(&parts),
+        whole: parts.whole,
         parts,
         head: head.clone(),
         audit: audit.clone(),
@@ -292,6 +310,9 @@ pub async fn audit(
     };
     if let Some(reason) = &head.incomplete {
         count(&Problem::of_report(format!("it says itself that it is incomplete: {reason}")));
+    }
+    if let Some(wrong) = wrong_parts {
+        count(&Problem::of_report(wrong));
     }
     let mut gathered = Gathered::default();
     let groups =
@@ -323,16 +344,20 @@ pub async fn audit(
     }
     let again = {
         let (path, suspects, audit) = (path.to_owned(), read.suspects, audit.clone());
-        let left = (gathered.unexplained, gathered.untold);
-        tokio::task::spawn_blocking(move || reading::second(&path, suspects, left, &audit.source)).await??
+        let (left, written) = ((gathered.unexplained, gathered.untold), gathered.written);
+        tokio::task::spawn_blocking(move || reading::second(&path, suspects, left, &written, &audit.source)).await??
     };
     for item in &again.doubled {
         count(&Problem::of(item, "the report tells of this old signature more than once".to_owned()));
     }
-    let (later, mut untold): (Vec<_>, Vec<_>) = again.untold.into_values().partition(|suspect| suspect.later);
+    // When the job began is the report's word: what it signed, as it says, must bear that out.
+    let began = gathered.signed.and_then(|signed| signed.checked_sub(CLOCKS));
+    let is_later = |suspect: &Suspect| suspect.later && began.is_some_and(|began| suspect.says > Some(began));
+    let (later, mut untold): (Vec<_>, Vec<_>) = again.untold.into_values().partition(is_later);
     untold.sort_unstable_by(|a, b| (&a.set, &a.hash).cmp(&(&b.set, &b.hash)));
     for suspect in untold {
-        count(&Problem::of_suspect(suspect, "the source has this signature, and the report does not tell of it"));
+        let what = if suspect.later { NOT_LATER } else { NOT_TOLD };
+        count(&Problem::of_suspect(suspect, what));
     }
     let (beside, unexplained): (Vec<_>, Vec<_>) = again.unexplained.into_values().partition(|suspect| suspect.told);
     summary.later = later.len() as u64;
@@ -369,18 +394,6 @@ fn seconds(since_1970: i64) -> Option<SystemTime> {
 /// Tells whether a signature was made after an item says that it was there.
 fn is_younger(created: Option<SystemTime>, item: &Item) -> bool {
     created.zip(time_of(&item.time)).is_some_and(|(created, settled)| created > settled + CLOCKS)
-}
-
-fn part_of(text: &str) -> Option<Shard> {
-    let (index, count) = text.split_once('/')?;
-    Some(Shard { index: index.parse().ok()?, count: count.parse().ok()? })
-}
-
-/// Tells whether these are all parts of a job.
-fn are_all(parts: &[Shard]) -> bool {
-    let Some(count) = parts.first().map(|part| part.count) else { return false };
-    let indices: BTreeSet<u32> = parts.iter().filter(|part| part.count == count).map(|part| part.index).collect();
-    count > 0 && indices.into_iter().eq(1..=count)
 }
 
 /// Reads the keys of a job as it records them: `FINGERPRINT` and `PREFIX=FINGERPRINT`.
@@ -427,11 +440,11 @@ impl Desk {
         if made && !self.whole {
             return None;
         }
-        let created = said.and_then(|said| said.created).map(SystemTime::from);
-        let later = created.zip(self.started).is_some_and(|(created, started)| created > started);
+        let says = said.and_then(|said| said.created).map(SystemTime::from);
+        let later = says.zip(self.started).is_some_and(|(created, started)| created > started);
         let key = item_key(set.path().as_str(), &set.digest().to_string(), hash);
         let (set, hash) = (set.to_string(), hash.to_owned());
-        Some((key, Suspect { set, hash, name, made, told: false, later, created: None }))
+        Some((key, Suspect { set, hash, name, made, told: false, says, later, created: None }))
     }
 
     /// Returns a signature of the destination, if it is by one of the job's keys.
@@ -446,7 +459,7 @@ impl Desk {
         self.keys.values().flatten().any(|key| *key == signer).then_some(())?;
         let (set, hash) = (set.to_string(), hash.to_owned());
         let created = accepted.created.and_then(seconds);
-        Some(Suspect { set, hash, name: claim.reference, made, told: false, later: false, created })
+        Some(Suspect { set, hash, name: claim.reference, made, told: false, says: None, later: false, created })
     }
 
     /// Says what was not found out anew.

@@ -1,7 +1,7 @@
 //! The two readings of a report: the first hands its items to the checks, the second explains what
 //! they had to leave open.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use tokio::sync::{mpsc, oneshot};
@@ -72,11 +72,13 @@ pub(super) struct Again {
 ///
 /// That a signature by the job's keys was in the source explains it where its name is an old one
 /// (a job may have one tree for both, and one key). A name that the rules make is explained by
-/// nothing but an item that made it or found it.
+/// nothing but an item that made it or found it; of what failed, only what the first reading found
+/// `written` at its place counts.
 pub(super) fn second(
     path: &Path,
     mut suspects: HashMap<ItemKey, u64>,
     (unexplained, untold): (Suspects, Suspects),
+    written: &BTreeSet<ItemKey>,
     source: &Endpoint,
 ) -> Result<Again, ReportError> {
     let mut again = Again { unexplained, untold, ..Again::default() };
@@ -94,7 +96,11 @@ pub(super) fn second(
         if matches!(item.state, State::Signed | State::Already | State::Failed) {
             let set = SetAddress::parse_key(place).ok();
             for hash in &item.new_blobs {
-                again.unexplained.remove(&item_key("", place, hash));
+                let key = item_key("", place, hash);
+                if item.state == State::Failed && !written.contains(&key) {
+                    continue;
+                }
+                again.unexplained.remove(&key);
                 if let Some(set) = &set {
                     again.untold.remove(&item_key(set.path().as_str(), &set.digest().to_string(), hash));
                 }

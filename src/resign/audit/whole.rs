@@ -20,7 +20,7 @@ pub(super) async fn look(
 ) -> Result<Vec<Found>, AuditError> {
     let mut all = Vec::new();
     if let (Endpoint::Tree(store), true) = (&desk.audit.source, desk.went_through_all()) {
-        let mine = |set: &SetAddress| desk.whole || desk.parts.iter().any(|part| part.has(set.path().as_str()));
+        let mine = |set: &SetAddress| desk.parts.has(set.path().as_str());
         let sets = unvisited(store, &mut old, mine);
         all.extend(each(desk, sets, "source", source_set).await?);
     }

@@ -168,10 +168,14 @@ async fn record(shared: &Arc<Shared>, mut items: Vec<Item>) -> Result<Vec<Item>,
     Ok(recorded.await??)
 }
 
-/// After a finished run only what that run did not settle is worth a line.
+/// After a finished run only what that run did not settle is worth a line, what fails now, and what
+/// failed since and does no more.
 fn news(journal: &Journal, item: &Item) -> bool {
     match item.key() {
-        Some(key) => !journal.is_done(key) || item.state == State::Signed,
+        Some(key) => {
+            let new = matches!(item.state, State::Signed | State::Failed);
+            new || !journal.is_done(key) || journal.was_unread(item)
+        }
         // An image without signatures is none that run missed.
         None => item.state != State::Unmatched,
     }

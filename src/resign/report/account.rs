@@ -19,8 +19,9 @@ pub trait Account {
 
 /// What a journal says at last of each old signature, whatever number of runs wrote to it.
 ///
-/// A line gives way to a later one of the same old signature if that is signed, or if it is itself
-/// a failure; further copies of the same bytes are one item. In memory are only the old
+/// A line gives way to a later one of the same old signature if that is signed or a failure, or if
+/// it is itself a failure; where the failure was the last, what was signed before is named by it,
+/// for it is there. Further copies of the same bytes are one item. In memory are only the old
 /// signatures that have several lines.
 #[derive(Debug)]
 pub struct JournalAccount {
@@ -56,6 +57,8 @@ impl JournalAccount {
             }
         })?;
         let mut best: HashMap<ItemKey, (u8, u64)> = HashMap::new();
+        // What failed at last, and the line that says so.
+        let mut failed: HashMap<ItemKey, u64> = HashMap::new();
         let mut read_later = HashSet::new();
         let suspects = seen.suspects();
         if !suspects.is_empty() || !unread.is_empty() {
@@ -76,13 +79,19 @@ impl JournalAccount {
                     State::Signed => (2, true),
                     State::Already | State::Unmatched | State::Refused => (1, false),
                 };
+                if rank == 0 {
+                    failed.insert(key, number);
+                } else {
+                    failed.remove(&key);
+                }
                 let known = best.entry(key).or_insert((rank, number));
                 if rank > known.0 || (rank == known.0 && latest_counts) {
                     *known = (rank, number);
                 }
             })?;
         }
-        let counts = best.into_iter().map(|(key, (_, line))| (key, line)).collect();
+        let mut counts: HashMap<ItemKey, u64> = best.into_iter().map(|(key, (_, line))| (key, line)).collect();
+        counts.extend(failed);
         Ok(Self { path: path.to_owned(), job, counts, read_later, finished })
     }
 
@@ -96,11 +105,23 @@ impl Account for JournalAccount {
     fn each(&self, take: &mut dyn FnMut(&Item) -> Result<(), ReportError>) -> Result<(), ReportError> {
         let mut number = 0u64;
         let mut outcome = Ok(());
+        let mut written: HashMap<ItemKey, (Vec<String>, Vec<String>)> = HashMap::new();
         read(&self.path, |line| {
             number += 1;
-            let Line::Item(item) = line else { return };
+            let Line::Item(mut item) = line else { return };
             let key = key_of(&item);
-            let passed = self.counts.get(&key).is_some_and(|line| *line != number)
+            let counts = self.counts.get(&key).copied();
+            if counts.is_some_and(|line| line > number) && item.state != State::Failed && !item.new_blobs.is_empty() {
+                written.insert(key, (item.signed_by.clone(), item.new_blobs.clone()));
+            }
+            if counts == Some(number)
+                && let Some(before) = written.remove(&key)
+                && item.state == State::Failed
+                && item.new_blobs.is_empty()
+            {
+                (item.signed_by, item.new_blobs) = before;
+            }
+            let passed = counts.is_some_and(|line| line != number)
                 || (item.blob.is_none() && self.read_later.contains(&key))
                 || (item.blob.is_none() && item.state == State::Failed && number < self.finished);
             if outcome.is_ok() && !passed {
@@ -211,20 +232,27 @@ mod tests {
             ("4", State::Signed),
             ("5", State::Unmatched),
             ("5", State::Unmatched),
+            ("6", State::Signed),
+            ("6", State::Failed),
         ];
         for (n, (blob, state)) in lines.into_iter().enumerate() {
             let blob = Some(blob.to_owned()).filter(|blob| !blob.is_empty());
-            spool.note(&Item { blob, state, time: format!("{n:02}"), ..item() });
+            let new_blobs = if state == State::Signed { vec!["new".to_owned()] } else { Vec::new() };
+            spool.note(&Item { blob, state, new_blobs, time: format!("{n:02}"), ..item() });
         }
         let mut found = Vec::new();
         let account = spool.account().unwrap();
         account
             .each(&mut |item| {
+                assert_eq!(item.new_blobs.len(), usize::from(matches!(item.state, State::Signed | State::Failed)));
                 found.push(format!("{} {} {:?}", item.time, item.blob.as_deref().unwrap_or("-"), item.state));
                 Ok(())
             })
             .unwrap();
-        assert_eq!(found, ["01 2 Signed", "03 3 Refused", "06 1 Signed", "08 4 Signed", "09 5 Unmatched"]);
+        assert_eq!(
+            found,
+            ["01 2 Signed", "03 3 Refused", "06 1 Signed", "08 4 Signed", "09 5 Unmatched", "12 6 Failed"]
+        );
         let stopped = account.each(&mut |_| Err(ReportError::Stopped));
         assert!(matches!(stopped, Err(ReportError::Stopped)));
         drop(spool);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::parts::Parts;
 use super::read::{read, read_head};
 use super::seen::{Seen, key_of};
 use super::{Account, Counter, Head, Item, ReportError, SHARD};
@@ -35,13 +36,13 @@ pub enum MergeError {
         /// What the other says.
         theirs: String,
     },
-    /// A report names parts that cannot be.
-    #[error("{path} tells of part {part:?}, which is not I/N with 1 <= I <= N", path = path.display())]
+    /// What a report says of its parts cannot be.
+    #[error("{path}: {reason}; it was changed after it was written", path = path.display())]
     Part {
         /// Which.
         path: PathBuf,
-        /// What it says.
-        part: String,
+        /// What is wrong.
+        reason: String,
     },
     /// Two reports tell of the same part.
     #[error("{one} and {other} both tell of part {part}", one = one.display(), other = other.display())]
@@ -104,16 +105,17 @@ pub fn merge(files: &[PathBuf]) -> Result<Merged, MergeError> {
     for path in files {
         let part = read_head(path)?;
         same_job(first_path, &first, path, &part)?;
-        for text in &part.shards {
-            let wrong = || MergeError::Part { path: path.clone(), part: text.clone() };
-            let (index, count) = parse(text).ok_or_else(wrong)?;
-            if let Some((_, _, one)) = told.iter().find(|(other, ..)| *other == index) {
-                return Err(MergeError::Overlap { one: one.to_path_buf(), other: path.clone(), part: text.clone() });
-            }
+        let parts = Parts::of(&part).map_err(|reason| MergeError::Part { path: path.clone(), reason })?;
+        for shard in &parts.shards {
+            let (index, count) = (shard.index, shard.count);
             if let Some((_, other, _)) = told.first().filter(|(_, other, _)| *other != count) {
                 let (ours, theirs) = (format!("one of {other}"), format!("one of {count}"));
                 let (one, other) = (first_path.clone(), path.clone());
                 return Err(MergeError::OtherJob { one, other, what: SHARD.to_owned(), ours, theirs });
+            }
+            if let Some((_, _, one)) = told.iter().find(|(other, ..)| *other == index) {
+                let (one, other, part) = (one.to_path_buf(), path.clone(), format!("{index}/{count}"));
+                return Err(MergeError::Overlap { one, other, part });
             }
             told.push((index, count, path));
         }
@@ -138,7 +140,8 @@ pub fn merge(files: &[PathBuf]) -> Result<Merged, MergeError> {
     let mut all = 0u64;
     for path in files {
         let mut counter = Counter::default();
-        let mut said = None;
+        let (mut said, mut foreign) = (None, None);
+        let parts = Parts::of(&read_head(path)?).map_err(|reason| MergeError::Part { path: path.clone(), reason })?;
         read(
             path,
             &mut |head| {
@@ -146,12 +149,19 @@ pub fn merge(files: &[PathBuf]) -> Result<Merged, MergeError> {
                 Ok(())
             },
             &mut |item| {
+                if foreign.is_none() && !parts.may_have(&item) {
+                    foreign = Some(item.image());
+                }
                 seen.note(key_of(&item));
                 counter.count(&item);
                 all += 1;
                 Ok(())
             },
         )?;
+        if let Some(image) = foreign {
+            let reason = format!("{image} is of no part of the job that it tells of");
+            return Err(MergeError::Part { path: path.clone(), reason });
+        }
         if said != Some(counter.end().0) {
             return Err(MergeError::Totals(path.clone()));
         }
@@ -179,12 +189,6 @@ fn missing(here: &BTreeSet<u32>, count: u32) -> Vec<String> {
         missing.push(format!("and {} more", all - missing.len()));
     }
     missing
-}
-
-fn parse(text: &str) -> Option<(u32, u32)> {
-    let (index, count) = text.split_once('/')?;
-    let (index, count) = (index.parse().ok()?, count.parse().ok()?);
-    (1..=count).contains(&index).then_some((index, count))
 }
 
 fn same_job(one: &Path, ours: &Head, other: &Path, theirs: &Head) -> Result<(), MergeError> {
@@ -219,11 +223,23 @@ mod tests {
         path
     }
 
+    /// A repository of a third of a job.
+    fn of_part(index: u32) -> String {
+        let part = crate::resign::pipeline::Shard { index, count: 3 };
+        (0..).map(|n| format!("a/{n}")).find(|path| part.has(path)).unwrap()
+    }
+
+    fn items_of(index: u32) -> Vec<Item> {
+        items().into_iter().map(|item| Item { repository: of_part(index), ..item }).collect()
+    }
+
     #[test]
     fn parts_make_a_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let one = part(folder.path(), "1.json", "1/3", &items());
-        let other = vec![Item { repository: "c/d".to_owned(), ..item() }];
+        let one = part(folder.path(), "1.json", "1/3", &items_of(1));
+        // Of an image of which nothing could be read, several parts may tell.
+        let unread = items_of(1).into_iter().find(|item| item.blob.is_none()).unwrap();
+        let other = vec![Item { repository: of_part(2), ..item() }];
         let two = part(folder.path(), "2.json", "2/3", &other);
         let three = part(folder.path(), "3.json", "3/3", &Vec::new());
         let merged = merge(&[one.clone(), two.clone(), three.clone()]).unwrap();
@@ -237,7 +253,7 @@ mod tests {
         let path = folder.path().join("partly.json");
         write(&path, &partly.head, &partly).unwrap();
         assert_eq!(merge(&[path, two.clone()]).unwrap().head, merged.head);
-        let twice = part(folder.path(), "again.json", "2/3", &vec![item()]);
+        let twice = part(folder.path(), "again.json", "2/3", &vec![unread.clone()]);
         assert_eq!(merge(&[one.clone(), twice.clone()]).unwrap().doubled, 1);
         assert!(matches!(merge(&[two, twice]), Err(MergeError::Overlap { .. })));
     }
@@ -245,21 +261,27 @@ mod tests {
     #[test]
     fn what_does_not_belong_together_stays_apart() {
         let folder = tempfile::tempdir().unwrap();
-        let one = part(folder.path(), "1.json", "1/3", &items());
-        let four = part(folder.path(), "4.json", "2/4", &items());
+        let one = part(folder.path(), "1.json", "1/3", &items_of(1));
+        let four = part(folder.path(), "4.json", "2/4", &Vec::new());
         let error = |files: &[&PathBuf]| {
             let files: Vec<PathBuf> = files.iter().map(|path| path.to_path_buf()).collect();
             merge(&files).unwrap_err().to_string().replace(&folder.path().display().to_string(), "")
         };
         insta::assert_snapshot!(error(&[&one, &four]), @r#"/1.json and /4.json are of different jobs: shard is "one of 3" in the first, "one of 4" in the second"#);
-        let bad = part(folder.path(), "bad.json", "5/4", &items());
-        insta::assert_snapshot!(error(&[&bad]), @r#"/bad.json tells of part "5/4", which is not I/N with 1 <= I <= N"#);
+        let bad = part(folder.path(), "bad.json", "5/4", &Vec::new());
+        insta::assert_snapshot!(error(&[&bad]), @r#"/bad.json: part "5/4" is not I/N with 1 <= I <= N; it was changed after it was written"#);
         let text = std::fs::read_to_string(&one).unwrap();
         let edited = folder.path().join("edited.json");
         std::fs::write(&edited, text.replace("\"signed\":2", "\"signed\":3")).unwrap();
         insta::assert_snapshot!(error(&[&edited]), @r#"the totals of /edited.json are not those of its items: it was changed after it was written"#);
         std::fs::write(&edited, text.replace("old-tree", "other-tree").replace("1/3", "2/3")).unwrap();
         insta::assert_snapshot!(error(&[&one, &edited]), @r#"/1.json and /edited.json are of different jobs: source is "old-tree" in the first, "other-tree" in the second"#);
+        // An item of another part, and a part that the job is not.
+        let foreign = part(folder.path(), "foreign.json", "2/3", &items_of(3));
+        let said = error(&[&foreign]);
+        assert!(said.starts_with("/foreign.json: a/") && said.contains("is of no part of the job"), "{said}");
+        std::fs::write(&edited, text.replace("\"shards\":[\"1/3\"]", "\"shards\":[\"2/3\"]")).unwrap();
+        insta::assert_snapshot!(error(&[&edited]), @"/edited.json: it tells of the parts 2/3, but its job is part 1/3; it was changed after it was written");
         assert!(merge(&[]).is_err());
     }
 }

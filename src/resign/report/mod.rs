@@ -17,6 +17,7 @@ mod escape;
 mod html;
 mod markdown;
 mod merge;
+mod parts;
 mod read;
 mod seen;
 mod write;
@@ -24,6 +25,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::item::{Item, State, Summary};
@@ -31,6 +33,7 @@ use super::journal::{JobIdentity, JournalError};
 
 pub use account::{Account, JournalAccount, Spool};
 pub use merge::{MergeError, Merged, merge};
+pub use parts::Parts;
 pub use read::{read, read_head};
 pub(super) use seen::{Seen, key_of};
 pub use write::{writable, write};
@@ -151,25 +154,27 @@ pub struct Head {
 #[derive(Debug, Default)]
 pub(super) struct Counter {
     summary: Summary,
-    /// The earliest time of an item.
-    first: Option<String>,
+    /// The earliest time of an item, and the latest.
+    times: Option<(Timestamp, Timestamp)>,
 }
 
 impl Counter {
     pub(super) fn count(&mut self, item: &Item) {
         self.summary.count(item);
-        if !item.time.is_empty() && self.first.as_ref().is_none_or(|first| item.time < *first) {
-            self.first = Some(item.time.clone());
+        if let Ok(time) = item.time.parse() {
+            let (first, last) = self.times.unwrap_or((time, time));
+            self.times = Some((first.min(time), last.max(time)));
         }
     }
 
-    pub(super) fn end(self) -> (Totals, BTreeMap<String, u64>, Option<String>) {
+    pub(super) fn end(self) -> (Totals, BTreeMap<String, u64>, Option<(Timestamp, Timestamp)>) {
         let Summary { signed, already, unmatched, refused, failed, .. } = self.summary;
-        (Totals { signed, already, unmatched, refused, failed }, self.summary.refusals, self.first)
+        (Totals { signed, already, unmatched, refused, failed }, self.summary.refusals, self.times)
     }
 }
 
-/// Makes the head for an account by counting it; `started` gives way to the time of an earlier run.
+/// Makes the head for an account by counting it; `started` gives way to the time of an earlier run,
+/// and `ended` to that of an item which the clock, set back since, has yet to reach.
 ///
 /// # Errors
 /// [`ReportError`], of reading the account.
@@ -184,11 +189,12 @@ pub fn head(
         counter.count(item);
         Ok(())
     })?;
-    let (totals, refusals, first) = counter.end();
+    let (totals, refusals, times) = counter.end();
+    let (first, last) = times.unzip();
     Ok(Head {
         creator: creator.to_owned(),
-        started: first.filter(|first| *first < started).unwrap_or(started),
-        ended,
+        started: other_if(first, started, |first, started| first < started),
+        ended: other_if(last, ended, |last, ended| last > ended),
         dry_run: false,
         shards: vec![job.get(SHARD).cloned().unwrap_or_else(|| "1/1".to_owned())],
         job: job.clone(),
@@ -198,5 +204,31 @@ pub fn head(
     })
 }
 
+/// Returns another time instead of `said`, if that is one and the other is `better`.
+fn other_if(other: Option<Timestamp>, said: String, better: impl Fn(Timestamp, Timestamp) -> bool) -> String {
+    match (other, said.parse()) {
+        (Some(other), Ok(time)) if better(other, time) => other.to_string(),
+        _ => said,
+    }
+}
+
 #[cfg(test)]
 mod testing;
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{head_of, item};
+    use super::*;
+
+    #[test]
+    fn the_times_of_a_head_hold_those_of_its_items() {
+        let at = |time: &str| Item { time: time.to_owned(), ..item() };
+        let head = head_of(&vec![at("2026-01-02T00:00:00.5Z"), at("2026-01-02T00:30:00Z")]);
+        assert_eq!((&head.started[..], &head.ended[..]), ("2026-01-02T00:00:00Z", "2026-01-02T01:00:00Z"));
+        // The clock was set back; and of one second, the text does not tell what is earlier.
+        let head = head_of(&vec![at("2026-01-02T01:00:00.25Z"), at("2026-01-02T01:00:00.125Z")]);
+        assert_eq!(head.ended, "2026-01-02T01:00:00.25Z");
+        let head = head_of(&vec![at("2026-01-01T23:59:59.25Z"), at("2026-01-01T23:59:59Z"), at("")]);
+        assert_eq!(head.started, "2026-01-01T23:59:59Z");
+    }
+}

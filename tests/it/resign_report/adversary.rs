@@ -1,6 +1,9 @@
 //! Somebody who may write the report, but has no key: whatever is changed, taken out or put in, the
 //! audit says so.
 
+use countersign::openpgp::Signer as _;
+use countersign::resign::Shard;
+use countersign::signature::Claim;
 use serde_json::{Value, json};
 
 use super::{A, Desk, digest, items, read, text, write};
@@ -221,4 +224,109 @@ fn choices_of_the_job_are_taken_at_its_word_and_named() {
     (changed["items"][at]["repository"], changed["items"][at]["digest"]) = (json!("c/other-key"), json!(digest('c')));
     write(&edited, &changed);
     desk.wrong(&edited, "has no signatures of it, but it has 1");
+}
+
+#[test]
+fn the_begin_that_a_report_gives_hides_nothing() {
+    let desk = Desk::new();
+    let (path, report) = desk.report("job.json", &[]);
+    desk.right(&path);
+    let edited = desk.path("edited.json");
+    let mut changed = report.clone();
+    changed["started"] = json!("1970-01-01T00:00:00Z");
+    let all = changed["items"].as_array_mut().unwrap();
+    all.retain(|item| item["repository"] == "c/other-key");
+    balance(&mut changed);
+    write(&edited, &changed);
+    // Nothing was signed, so that nothing bears out when the job began.
+    desk.wrong(&edited, "no signature of the job bears out");
+    let said: Value = serde_json::from_str(&desk.audit(&edited, &[]).stdout).unwrap();
+    assert_eq!((&said["wrong"], &said["later"]), (&5.into(), &0.into()), "{said}");
+    // Of a list, too: what it says was not to be found.
+    let list = desk.host.write("images.txt", format!("x/absent@{}\n", digest(A)));
+    let (_, mut changed) = desk.report("list.json", &["--images", text(&list)]);
+    changed["started"] = json!("1970-01-01T00:00:00Z");
+    let at = position(&changed, "x/absent");
+    (changed["items"][at]["repository"], changed["items"][at]["digest"]) = (json!("c/other-key"), json!(digest('c')));
+    write(&edited, &changed);
+    desk.wrong(&edited, "no signature of the job bears out");
+    // With something signed an old signature of long before is none of after.
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let claim = Claim {
+        reference: "registry.ng.bluemix.net/f/before:1".to_owned(),
+        digest: countersign::image::Digest::parse(&digest('f')).unwrap(),
+        creator: None,
+        timestamp: None,
+    };
+    let blob = keys::signer("alice").sign(&claim.render().unwrap(), hour_ago).unwrap();
+    let folder = super::folder(&desk.from, "f/before", 'f');
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("signature-1"), blob).unwrap();
+    desk.sign("registry.ng.bluemix.net/g/now:1", 'e', "alice", &desk.from);
+    let (path, mut changed) = desk.report("again.json", &[]);
+    assert_eq!(changed["totals"]["signed"], 2, "{changed:#}");
+    desk.right(&path);
+    let at = position(&changed, "f/before");
+    changed["started"] = json!("1970-01-01T00:00:00Z");
+    changed["items"].as_array_mut().unwrap().remove(at);
+    balance(&mut changed);
+    write(&edited, &changed);
+    desk.wrong(&edited, "no signature of the job bears out");
+}
+
+#[test]
+fn a_failure_explains_nothing_but_what_it_left_at_its_place() {
+    let desk = Desk::new();
+    let (path, report) = desk.report("job.json", &[]);
+    desk.right(&path);
+    let (good, more) = (position(&report, "a/good"), position(&report, "b/more"));
+    let other = report["items"].as_array().unwrap().iter().rposition(|item| item["repository"] == "a/good").unwrap();
+    assert_ne!(good, other);
+    let dropped = report["items"][other].clone();
+    let edited = desk.path("edited.json");
+    let missed = "the source has this signature, and the report does not tell of it";
+    // In the group of its image, and in another; at its own place, and at the dropped one's.
+    for (at, place) in [(good, good), (more, more), (more, good)] {
+        let mut changed = report.clone();
+        changed["items"][at]["state"] = json!("failed");
+        changed["items"][at]["new_blobs"] = json!([dropped["blob"]]);
+        changed["items"][at]["place"] = report["items"][place]["place"].clone();
+        changed["items"].as_array_mut().unwrap().remove(other);
+        balance(&mut changed);
+        write(&edited, &changed);
+        desk.wrong(&edited, missed);
+    }
+}
+
+#[test]
+fn false_parts_hide_no_image() {
+    let desk = Desk::new();
+    let (path, report) = desk.report("job.json", &[]);
+    desk.right(&path);
+    let edited = desk.path("edited.json");
+    let others = |index: u32, count: u32, repository: &str| Shard { index, count }.has(repository);
+    // One image is dropped, and the parts are all but its own.
+    let count = 1000;
+    let its = (1..=count).find(|index| others(*index, count, "b/more")).unwrap();
+    let all: Vec<String> = (1..=count).filter(|index| *index != its).map(|index| format!("{index}/{count}")).collect();
+    let without = |shards: &[String], job: &str| {
+        let mut changed = report.clone();
+        changed["items"].as_array_mut().unwrap().remove(position(&report, "b/more"));
+        changed["shards"] = json!(shards);
+        changed["job"]["shard"] = json!(job);
+        balance(&mut changed);
+        write(&edited, &changed);
+    };
+    without(&all, "1/1");
+    desk.wrong(&edited, "but its job is part 1/1");
+    without(&all, &all.join(" "));
+    desk.wrong(&edited, "does not say that it is incomplete");
+    // A part that some of the items are not of.
+    let its = (1..=count).find(|index| others(*index, count, "a/good")).unwrap();
+    let part = format!("{its}/{count}");
+    without(std::slice::from_ref(&part), &part);
+    desk.wrong(&edited, &format!("it is of no part of the job that the report tells of ({part})"));
+    let args = ["resign", "merge-reports", text(&edited), "--allow-missing", "-o", text(&path)];
+    let ran = desk.host.countersign(&args);
+    assert!(ran.code == Some(2) && ran.stderr.contains("is of no part of the job"), "{ran:?}");
 }
