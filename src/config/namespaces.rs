@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::map;
+use crate::image::is_within;
 use crate::store::StorePath;
 
 /// Rules by namespace, in the order in which they are tried, and one for the rest.
@@ -23,10 +24,10 @@ impl<T> Namespaces<T> {
 
     /// Finds what goes for the repository with this path, `birds/bluebird`.
     pub fn of(&self, repository: &str) -> &T {
-        let within = |above: &StorePath| {
-            repository.strip_prefix(above.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.rules.iter().find(|(above, _)| within(above)).map_or(&self.default, |(_, rule)| rule)
+        self.rules
+            .iter()
+            .find(|(above, _)| is_within(repository, above.as_str()))
+            .map_or(&self.default, |(_, rule)| rule)
     }
 
     /// Returns what goes where no namespace has a rule of its own.

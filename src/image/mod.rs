@@ -8,4 +8,4 @@ mod scope;
 pub use digest::{Algorithm, Digest, DigestError};
 pub use manifest::{Instance, MANIFEST_LIMIT, ManifestError, ManifestKind, inspect_list, kind, manifest_digest};
 pub use reference::{ImageReference, Reference, ReferenceError, Repository, Tag, is_name_prefix};
-pub use scope::{namespaces, scopes};
+pub use scope::{is_within, namespaces, scopes};

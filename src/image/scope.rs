@@ -51,6 +51,11 @@ pub fn namespaces(reference: &Reference) -> Vec<String> {
     list
 }
 
+/// Tells whether a name or path is `above`, or goes on with `/` after it.
+pub fn is_within(name: &str, above: &str) -> bool {
+    name.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::document::PolicyError;
 use super::requirement::type_of;
-use crate::image::{Reference, Repository, is_name_prefix};
+use crate::image::{Reference, Repository, is_name_prefix, is_within};
 use crate::json::{self, JsonError};
 
 /// How the name in a signature is compared with the image's own.
@@ -139,8 +139,7 @@ enum Remapped {
 }
 
 fn remap(image: &Reference, prefix: &str, signed_prefix: &str) -> Remapped {
-    let whole = |rest: &str| rest.is_empty() || rest.starts_with('/');
-    if !image.repository().as_str().strip_prefix(prefix).is_some_and(whole) {
+    if !is_within(image.repository().as_str(), prefix) {
         return Remapped::Untouched;
     }
     let rewritten = image.to_string().replacen(prefix, signed_prefix, 1);

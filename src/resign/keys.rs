@@ -1,9 +1,9 @@
 //! Which keys sign which new names.
 
-use crate::image::{Reference, Repository};
+use crate::image::{Reference, Repository, is_within};
 use crate::openpgp::{Fingerprint, LoadedKey};
 
-use super::rename::{RenameMap, within};
+use super::rename::RenameMap;
 
 /// Why a set of keys cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +66,7 @@ impl Keys {
     /// Returns the keys that sign a claim for this new name: never none.
     pub fn for_name(&self, name: &Reference) -> Vec<&LoadedKey> {
         let repository = name.repository().as_str();
-        let route = self.routes.iter().find(|(prefix, _)| within(repository, prefix));
+        let route = self.routes.iter().find(|(prefix, _)| is_within(repository, prefix));
         route.map_or(&self.unrouted, |(_, keys)| keys).iter().collect()
     }
 
@@ -75,7 +75,7 @@ impl Keys {
     pub fn unreachable(&self, renames: &RenameMap) -> Option<&str> {
         let reached = |prefix: &str| {
             let mut made = renames.rules().iter().filter_map(|rule| rule.new_name());
-            made.any(|new| within(new, prefix) || within(prefix, new))
+            made.any(|new| is_within(new, prefix) || is_within(prefix, new))
         };
         self.routes.iter().map(|(prefix, _)| prefix.as_str()).find(|prefix| !reached(prefix))
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::rename_file::RenameFile;
-use crate::image::{Reference, Repository};
+use crate::image::{Reference, Repository, is_within};
 
 /// IBM Cloud Container Registry: the deprecated names and their successors. Each has a
 /// `private.` twin, which maps to the twin of the successor.
@@ -375,7 +375,7 @@ impl RenameMap {
     /// Tells whether a name is one that the rules can make.
     pub(super) fn makes(&self, name: &str) -> bool {
         let repository = Reference::parse(name).map(|name| name.repository().as_str().to_owned());
-        repository.is_ok_and(|name| self.rules.iter().filter_map(Rule::new_name).any(|new| within(&name, new)))
+        repository.is_ok_and(|name| self.rules.iter().filter_map(Rule::new_name).any(|new| is_within(&name, new)))
     }
 
     /// Tells of rules by which several old names become one new name: legal, but then different
@@ -405,11 +405,6 @@ impl RenameMap {
         found.sort_unstable();
         found
     }
-}
-
-/// Tells whether a name is `prefix` or goes on with `/` after it.
-pub(super) fn within(name: &str, prefix: &str) -> bool {
-    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What an exception for an IBM name means for its `private.` twin.

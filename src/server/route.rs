@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::image::{Digest, Repository, Tag};
+use crate::image::{Digest, Repository, Tag, is_within};
 use crate::metrics::Face;
 use crate::store::{Layout, SetAddress, SignatureAddress, StorePath};
 
@@ -60,10 +60,7 @@ pub(super) fn parse(path: &str) -> Route<'_> {
     if is_hostile(path) {
         return Route::Hostile;
     }
-    match path.strip_prefix("/v2") {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => Route::Registry,
-        _ => Route::Other(path),
-    }
+    if is_within(path, "/v2") { Route::Registry } else { Route::Other(path) }
 }
 
 /// Splits `/v2/{component}/{rest}` into the component and what follows it.

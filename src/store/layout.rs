@@ -8,7 +8,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use crate::image::{Digest, DigestError};
+use crate::image::{Digest, DigestError, is_within};
 
 /// The most bytes of a [`StorePath`]: with the longest digest and number behind it, a key stays
 /// within the 1024 bytes that S3 allows.
@@ -131,7 +131,7 @@ impl StorePath {
 
     /// Tells whether `self` is `above` or lies below it.
     pub fn is_within(&self, above: &Self) -> bool {
-        above.is_empty() || self.0.strip_prefix(&*above.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        above.is_empty() || is_within(&self.0, &above.0)
     }
 
     /// Splits off the last component; `None` for the root.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::image::is_within;
 use crate::openpgp::Fingerprint;
 use crate::resign::{Keys, RenameMap};
 
@@ -30,13 +31,12 @@ pub(super) fn table(renames: &RenameMap, keys: &Keys) -> String {
 
 /// Says who signs names at and below `new`, and where below it that is somebody else.
 fn signers(routes: &[(Option<&str>, &Fingerprint)], new: &str) -> String {
-    let within = |name: &str, above: &str| name.strip_prefix(above).is_some_and(|r| r.is_empty() || r.starts_with('/'));
-    let covers = |prefix: &Option<&str>| prefix.is_none_or(|prefix| within(new, prefix));
+    let covers = |prefix: &Option<&str>| prefix.is_none_or(|prefix| is_within(new, prefix));
     let nearest =
         routes.iter().map(|(prefix, _)| *prefix).filter(covers).max_by_key(|prefix| prefix.map_or(0, str::len));
     let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (prefix, key) in routes {
-        let below = prefix.filter(|prefix| within(prefix, new));
+        let below = prefix.filter(|prefix| is_within(prefix, new));
         let group = if nearest == Some(*prefix) {
             ""
         } else if let Some(below) = below {
