@@ -149,7 +149,7 @@ pub fn redact(url: &Url) -> String {
 }
 
 /// The same for a text that is perhaps no URL: whatever stands before an `@` or after a `?` goes.
-fn redact_text(text: &str) -> String {
+pub fn redact_text(text: &str) -> String {
     let text = text.split_once(['?', '#']).map_or(text, |(before, _)| before);
     let scheme = text.find("://").map_or(0, |at| at + 3);
     let (scheme, rest) = text.split_at_checked(scheme).unwrap_or(("", text));

@@ -39,7 +39,7 @@ pub use credentials::{AuthFiles, CredentialsError};
 pub use deposit::{Deposit, DepositError};
 pub use error::{CallError, ConnectError, Refusal, RegistryError, SignatureListError};
 pub use extension::{ExtensionSignature, LIST_LIMIT, Uploaded, parse_signature_list};
-pub use fetch::{FetchError, redact};
+pub use fetch::{FetchError, redact, redact_text};
 pub use helper::HelperError;
 pub use lookaside::{LookasideError, LookasideReader, SIGNATURE_LIMIT};
 pub use manifests::{FetchedManifest, Selector};

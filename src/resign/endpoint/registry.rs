@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::EndpointError;
 use crate::image::{Digest, Reference, Repository};
-use crate::registry::RegistryClient;
+use crate::registry::{RegistryClient, redact_text};
 use crate::store::{Layout, SetAddress, StorePath};
 
 /// A registry, or the part of it that a job may touch.
@@ -36,13 +36,7 @@ impl RegistryEnd {
         jobs: usize,
     ) -> Result<Self, EndpointError> {
         // A password that stands there is no part of a name, so it leads here and must not be shown.
-        let wrong = || {
-            EndpointError::Location(
-                location
-                    .rsplit_once('@')
-                    .map_or_else(|| location.to_owned(), |(_, after)| format!("docker://xxxxx@{after}")),
-            )
-        };
+        let wrong = || EndpointError::Location(redact_text(location));
         let rest = location.strip_prefix("docker://").ok_or_else(wrong)?.trim_end_matches('/');
         let (host, namespace) = rest.split_once('/').unwrap_or((rest, ""));
         // A made-up repository lets the grammar of names judge both.
