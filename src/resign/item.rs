@@ -8,7 +8,7 @@ use super::journal::{ItemKey, item_key};
 use crate::image::Digest;
 
 /// What became of one old signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Signed for the new name (in a dry run: would be).
@@ -16,6 +16,7 @@ pub enum State {
     /// The new signature was there already.
     Already,
     /// No rule concerns it, or a choice of the job left it out.
+    #[default]
     Unmatched,
     /// Not accepted, so not signed.
     Refused,
@@ -25,7 +26,7 @@ pub enum State {
 
 /// The account of one old signature under one new name. A line of the journal, an entry of the
 /// report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Path of the image in the source, without the digest.
     pub repository: String,

@@ -167,7 +167,8 @@ impl Journal {
             }
         }
         let found = file.metadata().map_err(io)?;
-        let id = staging_number_of(&format!("{id} {} {}", found.dev(), found.ino()));
+        // A journal from before it had a number has none: another file elsewhere may be alike.
+        let id = if id.is_empty() { id } else { staging_number_of(&format!("{id} {} {}", found.dev(), found.ino())) };
         Ok(Self {
             path: path.to_owned(),
             id,
@@ -181,7 +182,8 @@ impl Journal {
     }
 
     /// Returns the number of this journal, the same for all runs that write to it, one at a time: it
-    /// is the locked file's, so that a copy, which somebody else may hold, has another.
+    /// is the locked file's, so that a copy, which somebody else may hold, has another. Empty where an
+    /// older version began it.
     pub fn id(&self) -> &str {
         &self.id
     }

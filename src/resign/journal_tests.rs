@@ -7,19 +7,11 @@ pub(in crate::resign) fn item(blob: &str, state: State) -> Item {
     Item {
         repository: "a/b".to_owned(),
         digest: Some(Digest::sha256(b"x")),
-        list: None,
         blob: Some(blob.to_owned()),
         old_reference: Some("old.example/a/b:1".to_owned()),
-        new_reference: None,
-        place: None,
         state,
-        reason: None,
-        rule: None,
-        signer: None,
-        scope: None,
-        signed_by: Vec::new(),
-        new_blobs: Vec::new(),
         time: "2026-01-01T00:00:00Z".to_owned(),
+        ..Item::default()
     }
 }
 
@@ -63,6 +55,11 @@ fn a_journal_goes_on_where_it_was_cut() {
     let copy = folder.path().join("copy");
     std::fs::copy(&path, &copy).unwrap();
     assert_ne!(Journal::open(&copy, &job("p")).unwrap().id(), id);
+    drop(journal);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (start, rest) = text.split_once(",\"id\":\"").unwrap();
+    std::fs::write(&path, format!("{start}}}{}", rest.split_once("\"}").unwrap().1)).unwrap();
+    assert_eq!(Journal::open(&path, &job("p")).unwrap().id(), "", "of an older version");
 }
 
 #[test]

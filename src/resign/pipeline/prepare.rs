@@ -233,7 +233,7 @@ fn left_out(left: Left) -> Item {
         Why::Refused(reason) => (State::Refused, reason),
         Why::Failed(reason) => (State::Failed, reason),
     };
-    Item { repository: left.image, digest: left.digest, state, reason: Some(reason), ..nothing() }
+    Item { repository: left.image, digest: left.digest, state, reason: Some(reason), ..Item::default() }
 }
 
 /// One folder that cannot be listed stops nothing else, and is not forgotten.
@@ -463,25 +463,5 @@ fn is_own(own: &openpgp::Keyring, blob: &[u8], digest: &Digest, name: &Reference
 }
 
 fn blank(set: &SetAddress) -> Item {
-    Item { repository: set.path().to_string(), digest: Some(set.digest().clone()), ..nothing() }
-}
-
-fn nothing() -> Item {
-    Item {
-        repository: String::new(),
-        digest: None,
-        list: None,
-        blob: None,
-        old_reference: None,
-        new_reference: None,
-        place: None,
-        state: State::Unmatched,
-        reason: None,
-        rule: None,
-        signer: None,
-        scope: None,
-        signed_by: Vec::new(),
-        new_blobs: Vec::new(),
-        time: String::new(),
-    }
+    Item { repository: set.path().to_string(), digest: Some(set.digest().clone()), ..Item::default() }
 }
