@@ -52,7 +52,7 @@ pub(super) async fn group(desk: Arc<Desk>, items: Vec<Item>) -> Found {
     let (mut found, questions) = match work.await {
         Ok(done) => done,
         Err(stopped) => {
-            let problem = Problem { unknown: true, ..Problem::of_report(format!("a check stopped: {stopped}")) };
+            let problem = Problem::unknown_of_report(format!("a check stopped: {stopped}"));
             (Found { problems: vec![problem], ..Found::default() }, Vec::new())
         }
     };
@@ -197,8 +197,9 @@ impl Check<'_> {
     /// Says when an item cannot have been settled when the report says.
     fn time(&self, item: &Item) -> Option<String> {
         let head = &self.desk.head;
-        let within = (time_of(&head.started)..=time_of(&head.ended)).contains(&time_of(&item.time));
         let (time, started, ended) = (&item.time, &head.started, &head.ended);
+        let times = [started, time, ended].map(|text| time_of(text));
+        let within = times.iter().all(Option::is_some) && times.is_sorted();
         (!within).then(|| format!("its time {time:?} is not between {started} and {ended}, when the job ran"))
     }
 
@@ -306,9 +307,7 @@ impl Check<'_> {
     fn explained<'i>(&self, items: &'i [Item], written: &BTreeSet<ItemKey>) -> BTreeSet<(&'i str, &'i str)> {
         let all = items.iter().filter_map(|item| Some((item, item.place.as_deref()?)));
         let all = all.flat_map(|(item, place)| item.new_blobs.iter().map(move |hash| (item, place, hash.as_str())));
-        let explains = |(item, place, hash): &(&Item, &str, &str)| {
-            is_signature(item) || (item.state == State::Failed && written.contains(&item_key("", place, hash)))
-        };
+        let explains = |(item, place, hash): &(&Item, &str, &str)| explains(item, item_key("", place, hash), written);
         all.filter(explains).map(|(_, place, hash)| (place, hash)).collect()
     }
 
@@ -343,6 +342,12 @@ impl Check<'_> {
             found.untold.extend(others.filter_map(|(hash, blob)| self.desk.untold(set, hash, blob)));
         }
     }
+}
+
+/// Tells whether an item explains the new signature that it names with this key, of its place and hash:
+/// it made or found it, or failed and it is `written` there all the same.
+pub(super) fn explains(item: &Item, named: ItemKey, written: &BTreeSet<ItemKey>) -> bool {
+    is_signature(item) || (item.state == State::Failed && written.contains(&named))
 }
 
 /// Says which facts are not as the report has them.

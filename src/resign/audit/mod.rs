@@ -268,7 +268,7 @@ pub async fn audit(
     }
     if gathered.overflow {
         let what = format!("more than {UNEXPLAINED} signatures are not told of: the further ones were not looked at");
-        count(&Problem { unknown: true, ..Problem::of_report(what) });
+        count(&Problem::unknown_of_report(what));
     }
     let again = {
         let (path, suspects, audit) = (path.to_owned(), read.suspects, audit.clone());
@@ -417,7 +417,7 @@ impl Desk {
 
     /// Tells whether the job asked the new registry for the instances of signed lists.
     fn asks_for_instances(&self) -> bool {
-        self.head.job.get("check").is_some_and(|kind| kind == "instances")
+        self.said("check") == Some("instances")
     }
 
     /// Returns the keys that sign a new name, as [`super::Keys`] would.

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::check::explains;
+use super::stores::is_signature;
 use super::{Suspects, is_younger, stores};
 use crate::resign::endpoint::Endpoint;
-use crate::resign::item::{Item, State};
+use crate::resign::item::Item;
 use crate::resign::journal::{ItemKey, item_key};
 use crate::resign::report::{self, Counter, Head, ReportError, Seen, Totals, key_of};
 use crate::store::SetAddress;
@@ -47,7 +49,7 @@ pub(super) fn send_groups(
         seen.note(key_of(&item));
         counter.count(&item);
         items += 1;
-        signatures += u64::from(matches!(item.state, State::Signed | State::Already));
+        signatures += u64::from(is_signature(&item));
         let other = group.first().is_some_and(|one| one.repository != item.repository || one.digest != item.digest);
         if other || group.len() >= GROUP {
             send(&mut group)?;
@@ -93,17 +95,15 @@ pub(super) fn second(
             }
         }
         let place = item.place.as_deref().unwrap_or_default();
-        if matches!(item.state, State::Signed | State::Already | State::Failed) {
-            let set = SetAddress::parse_key(place).ok();
-            for hash in &item.new_blobs {
-                let key = item_key("", place, hash);
-                if item.state == State::Failed && !written.contains(&key) {
-                    continue;
-                }
-                again.unexplained.remove(&key);
-                if let Some(set) = &set {
-                    again.untold.remove(&item_key(set.path().as_str(), &set.digest().to_string(), hash));
-                }
+        let set = SetAddress::parse_key(place).ok();
+        for hash in &item.new_blobs {
+            let key = item_key("", place, hash);
+            if !explains(&item, key, written) {
+                continue;
+            }
+            again.unexplained.remove(&key);
+            if let Some(set) = &set {
+                again.untold.remove(&item_key(set.path().as_str(), &set.digest().to_string(), hash));
             }
         }
         if let (Some(hash), Some(digest)) = (&item.blob, item.signed_digest()) {

@@ -26,6 +26,10 @@ impl Problem {
         Self { image: String::new(), name: String::new(), blob: None, what, unknown: false }
     }
 
+    pub(super) fn unknown_of_report(what: String) -> Self {
+        Self { unknown: true, ..Self::of_report(what) }
+    }
+
     pub(super) fn of_suspect(suspect: Suspect, what: &str) -> Self {
         let Suspect { set, hash, name, .. } = suspect;
         Self { image: set, name, blob: Some(hash), what: what.to_owned(), unknown: false }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
-use super::stores::by_hash;
-use super::{AuditError, Desk, Found, Problem, set_key};
+use super::stores::{Blobs, by_hash};
+use super::{Audit, AuditError, Desk, Found, Problem, set_key};
 use crate::resign::endpoint::Endpoint;
 use crate::resign::journal::ItemKey;
 use crate::store::{SetAddress, Store, StoreError, StorePath};
@@ -22,13 +22,24 @@ pub(super) async fn look(
     if let (Endpoint::Tree(store), true) = (&desk.audit.source, desk.went_through_all()) {
         let mine = |set: &SetAddress| desk.parts.has(set.path().as_str());
         let sets = unvisited(store, &mut old, mine);
-        all.extend(each(desk, sets, "source", source_set).await?);
+        all.extend(each(desk, sets, Side { name: "source", end: |audit| &audit.source, check: source_set }).await?);
     }
     if let (Endpoint::Tree(store), true) = (&desk.audit.destination, desk.whole) {
         let sets = unvisited(store, &mut new, |_| true);
-        all.extend(each(desk, sets, "destination", destination_set).await?);
+        all.extend(
+            each(desk, sets, Side { name: "destination", end: |audit| &audit.destination, check: destination_set })
+                .await?,
+        );
     }
     Ok(all)
+}
+
+/// One of the two stores.
+#[derive(Clone, Copy)]
+struct Side {
+    name: &'static str,
+    end: fn(&Audit) -> &Endpoint,
+    check: fn(&Desk, &SetAddress, Blobs, &mut Found),
 }
 
 type Sets<'a> = BoxStream<'a, Result<SetAddress, StoreError>>;
@@ -48,13 +59,9 @@ fn unvisited<'a>(
 async fn each(
     desk: &Arc<Desk>,
     sets: Sets<'_>,
-    store: &'static str,
-    check: fn(&Desk, &SetAddress, super::stores::Blobs, &mut Found),
+    Side { name: store, end, check }: Side,
 ) -> Result<Vec<Found>, AuditError> {
-    let unknown = |what: String| {
-        let problem = Problem { unknown: true, ..Problem::of_report(what) };
-        Found { problems: vec![problem], ..Found::default() }
-    };
+    let unknown = |what: String| Found { problems: vec![Problem::unknown_of_report(what)], ..Found::default() };
     let mut looked = sets
         .map(|set| {
             let desk = desk.clone();
@@ -63,8 +70,7 @@ async fn each(
                     Ok(set) => set,
                     Err(error) => return Ok(unknown(format!("cannot list all of the {store}: {error}"))),
                 };
-                let end = if store == "source" { &desk.audit.source } else { &desk.audit.destination };
-                let blobs = match end.signatures(&set).await {
+                let blobs = match end(&desk.audit).signatures(&set).await {
                     Ok(blobs) => by_hash(blobs),
                     Err(error) => return Ok(unknown(format!("cannot read the {store} at {set}: {error}"))),
                 };
@@ -87,10 +93,10 @@ async fn each(
     Ok(all)
 }
 
-fn source_set(desk: &Desk, set: &SetAddress, blobs: super::stores::Blobs, found: &mut Found) {
+fn source_set(desk: &Desk, set: &SetAddress, blobs: Blobs, found: &mut Found) {
     found.untold.extend(blobs.iter().filter_map(|(hash, blob)| desk.untold(set, hash, blob)));
 }
 
-fn destination_set(desk: &Desk, set: &SetAddress, blobs: super::stores::Blobs, found: &mut Found) {
+fn destination_set(desk: &Desk, set: &SetAddress, blobs: Blobs, found: &mut Found) {
     found.unexplained.extend(blobs.iter().filter_map(|(hash, blob)| desk.own(set, hash, blob, true)));
 }

@@ -88,6 +88,18 @@ fn what_was_not_signed_is_found_out_anew() {
 }
 
 #[test]
+fn times_that_are_none_prove_nothing() {
+    let desk = Desk::new();
+    let (_, mut report) = desk.report("job.json", &[]);
+    let edited = desk.path("edited.json");
+    report["started"] = json!("never");
+    let at = position(&report, "c/other-key");
+    report["items"][at]["time"] = json!("never");
+    write(&edited, &report);
+    desk.wrong(&edited, "is not between never and");
+}
+
+#[test]
 fn an_item_that_is_taken_out_is_missed() {
     let desk = Desk::new();
     let (path, report) = desk.report("job.json", &[]);
