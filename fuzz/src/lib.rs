@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("rename", rename),
     ("server_config", server_config),
     ("server_path", server_path),
+    ("server_question", server_question),
     ("server_scope", server_scope),
     ("signature_list", signature_list),
     ("signature_upload", signature_upload),
@@ -302,6 +303,11 @@ pub fn server_path(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         assert!(fuzzing::path(text), "{text:?}");
     }
+}
+
+/// The beginning of a connection, as the short way reads it.
+pub fn server_question(data: &[u8]) {
+    assert!(fuzzing::question(data), "{:?}", String::from_utf8_lossy(data));
 }
 
 /// Scopes of tokens and queries of uploads.

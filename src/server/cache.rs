@@ -1,18 +1,18 @@
 //! Signature sets in memory: one store visit for a client's whole walk 1, 2, 3, 404.
 //!
 //! A cached set lives a few seconds, for the changes of other processes; one that is asked for in
-//! the second half of its life is loaded anew meanwhile, so that nobody waits for it. Own writes are seen at
+//! the last fifth of its life is loaded anew meanwhile, so that nobody waits for it. Own writes are seen at
 //! once: each write moves the set's *generation* on before it is acknowledged, and the generation
 //! is part of the cache's key. So what a reader loads while a write is under way is kept under the
 //! old generation and is never asked for again.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
@@ -26,9 +26,9 @@ use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, 
 /// Sets share generations by hash; a clash costs one needless reload.
 const GENERATIONS: usize = 1024;
 /// From which part of its life on a set is loaded anew if it is asked for.
-const RENEWED_FROM: f32 = 0.6;
+const RENEWED_FROM: f32 = 0.8;
 /// How long such sets are gathered.
-const GATHERED: Duration = Duration::from_millis(20);
+const GATHERED: Duration = Duration::from_millis(50);
 /// How many of them are loaded from a bucket at a time.
 const RENEWALS: usize = 16;
 /// What a cached set costs beside its bytes, about.
@@ -142,7 +142,7 @@ async fn renew_due(due: Arc<Mutex<Vec<Key>>>, turns: Arc<Semaphore>, backend: Ar
         stream::iter(due).for_each_concurrent(at_once, move |key| {
             let (backend, sets) = (backend.clone(), sets.clone());
             async move {
-                if let Ok(set) = load(&*backend, &key.0).await {
+                if let Ok(set) = load(&*backend, &key.address).await {
                     // Of an old generation, if there was a write meanwhile: then nobody asks for it.
                     sets.insert(key, set).await;
                 }
@@ -160,7 +160,20 @@ async fn renew_due(due: Arc<Mutex<Vec<Key>>>, turns: Arc<Semaphore>, backend: Ar
 }
 
 /// A set in one of its states.
-type Key = (SetAddress, u64);
+#[derive(Clone, PartialEq, Eq)]
+struct Key {
+    address: SetAddress,
+    generation: u64,
+    /// The address's, made once for all who need one.
+    hash: u64,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash ^ self.generation);
+    }
+}
+
 type Sets = moka::future::Cache<Key, Arc<SignatureSet>>;
 
 /// The store as the faces see it.
@@ -182,7 +195,7 @@ impl SetCache {
         let lifetime = Duration::from_secs(config.cache.set_seconds);
         let sets = moka::future::Cache::builder()
             .max_capacity(config.cache.set_bytes)
-            .weigher(|(address, _): &(SetAddress, u64), set: &Arc<SignatureSet>| {
+            .weigher(|Key { address, .. }: &Key, set: &Arc<SignatureSet>| {
                 // The base64 listing is made later, so it is counted from the start. Of an empty
                 // set the address is all there is, and strangers choose it.
                 let bytes: usize = set.entries.iter().map(|e| e.bytes.len() * 7 / 3 + OVERHEAD).sum();
@@ -205,9 +218,9 @@ impl SetCache {
 
     /// Returns a set; a missing one is empty. Askers at the same time share one store visit.
     pub(super) async fn get(&self, address: SetAddress) -> Result<Arc<SignatureSet>, Arc<StoreError>> {
-        let generation = self.generation(&address).map_or(0, |g| g.load(Ordering::Acquire));
-        let key = (address, generation);
-        if let Some(set) = self.sets.get(&key).await {
+        let key = self.key(address);
+        // There or not, nothing is waited for; and so no connection keeps room for it.
+        if let Some(set) = self.sets.get(&key).now_or_never().flatten() {
             metrics::CACHE_LOOKUPS.inc(LookupResult::Hit);
             if set.loaded.elapsed() > self.renew_after {
                 self.renew(key, &set);
@@ -215,7 +228,7 @@ impl SetCache {
             return Ok(set);
         }
         metrics::CACHE_LOOKUPS.inc(LookupResult::Miss);
-        let address = key.0.clone();
+        let address = key.address.clone();
         // Boxed: each connection has room for this future, and mostly a set is there.
         Box::pin(self.sets.try_get_with(key, load(&*self.backend, &address))).await
     }
@@ -314,14 +327,25 @@ impl SetCache {
         self.backend.walk()
     }
 
+    fn key(&self, address: SetAddress) -> Key {
+        let hash = self.hasher.hash_one(&address);
+        let generation = self.generations.get(shard(hash)).map_or(0, |g| g.load(Ordering::Acquire));
+        Key { address, generation, hash }
+    }
+
     fn shard(&self, address: &SetAddress) -> usize {
-        // The remainder is below GENERATIONS, which fits.
-        usize::try_from(self.hasher.hash_one(address) % GENERATIONS as u64).unwrap_or_default()
+        shard(self.hasher.hash_one(address))
     }
 
     fn generation(&self, address: &SetAddress) -> Option<&AtomicU64> {
         self.generations.get(self.shard(address))
     }
+}
+
+/// Returns the share of a hash.
+fn shard(hash: u64) -> usize {
+    // The remainder is below GENERATIONS, which fits.
+    usize::try_from(hash % GENERATIONS as u64).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -367,12 +391,12 @@ mod tests {
     async fn what_is_asked_for_is_renewed_before_anybody_waits() {
         let store = FaultyStore::default();
         let mut config = ServerConfig::default();
-        config.cache.set_seconds = 2;
+        config.cache.set_seconds = 4;
         let cache = SetCache::new(Arc::new(store.clone()), &config);
         cache.get(address()).await.unwrap();
         cache.get(address()).await.unwrap();
         assert_eq!(store.reads(), 1);
-        tokio::time::sleep(Duration::from_millis(1300)).await;
+        tokio::time::sleep(Duration::from_millis(3300)).await;
         store.put(&address(), &["a"]).await;
         let gate = store.hold_next_read();
         assert_eq!(cache.get(address()).await.unwrap().entries.len(), 0, "nobody waits");

@@ -1,6 +1,9 @@
 //! Doors to the private parsers of this room for `fuzz/`, which tell whether what must hold does; no
 //! part of the library's promises.
 
+use http::Method;
+
+use super::listener::message;
 use super::route::{self, Route};
 use super::scope::{self, Scope};
 use super::upload;
@@ -20,6 +23,18 @@ pub fn path(path: &str) -> bool {
     });
     let pulled = route::pulled(path).is_some_and(|name| !path.starts_with(&format!("/v2/{name}/")) || !clean(name));
     !(broken || below || pulled)
+}
+
+/// What is read the short way is a whole question, says nothing of a body, and is none with less.
+pub fn question(bytes: &[u8]) -> bool {
+    let Some(question) = message::read(bytes) else { return true };
+    let head = bytes.get(..question.length).unwrap_or_default();
+    let lower = head.to_ascii_lowercase();
+    let says = |field: &[u8]| lower.windows(field.len()).any(|part| part == field);
+    let body = says(b"\ncontent-length:") || says(b"\ntransfer-encoding:") || says(b"\nupgrade:");
+    let less = head.split_last().is_some_and(|(_, less)| message::read(less).is_some());
+    let asks = [Method::GET, Method::HEAD].contains(question.request.method());
+    head.ends_with(b"\n") && asks && !body && !less
 }
 
 /// The body of an upload of a signature.

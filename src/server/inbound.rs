@@ -14,7 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::listener::{Seat, Timer};
+use super::listener::{Pulse, Seat, Timer};
 use crate::config::LimitConfig;
 
 /// Why a request's body came to no good end.
@@ -40,13 +40,16 @@ impl ClientBodyError {
 
 /// A client's body, as it comes.
 pub struct ClientBody {
-    inner: Incoming,
+    /// None where there cannot be one.
+    inner: Option<Incoming>,
     /// None for a body without bytes.
     watch: Option<Box<Watch>>,
 }
 
 struct Watch {
-    seat: Option<Arc<Seat>>,
+    seat: Arc<Seat>,
+    pulse: Arc<Pulse>,
+    ended: bool,
     rules: Rules,
     received: u64,
     /// How long the client was waited for before the present wait.
@@ -83,13 +86,22 @@ impl Rules {
 
 impl ClientBody {
     /// Watches over a body; `Err` when it says itself that it is longer than allowed.
-    pub(super) fn new(inner: Incoming, rules: Rules, seat: Option<Arc<Seat>>) -> Result<Self, ClientBodyError> {
-        if let Some(limit) = rules.bytes.filter(|limit| inner.size_hint().lower() > *limit) {
+    pub(super) fn new(
+        inner: Option<Incoming>,
+        rules: Rules,
+        seat: Arc<Seat>,
+        pulse: Arc<Pulse>,
+    ) -> Result<Self, ClientBodyError> {
+        let (least, ended) =
+            inner.as_ref().map_or((0, true), |inner| (inner.size_hint().lower(), inner.is_end_stream()));
+        if let Some(limit) = rules.bytes.filter(|limit| least > *limit) {
             return Err(ClientBodyError::TooLong(limit));
         }
-        let watch = (!inner.is_end_stream()).then(|| {
+        let watch = (!ended).then(|| {
             Box::new(Watch {
                 seat,
+                pulse,
+                ended: false,
                 rules,
                 received: 0,
                 waited: Duration::ZERO,
@@ -99,6 +111,17 @@ impl ClientBody {
             })
         });
         Ok(Self { inner, watch })
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch
+            && !watch.ended
+            && !self.is_end_stream()
+        {
+            watch.pulse.leave_unread();
+        }
     }
 }
 
@@ -117,7 +140,7 @@ impl Watch {
         if let Some(limit) = self.rules.bytes.filter(|limit| self.received > *limit) {
             return Err(ClientBodyError::TooLong(limit));
         }
-        let wait = self.seat.as_ref().and_then(|seat| seat.pay(length));
+        let wait = self.seat.pay(length);
         self.pause = wait.map(|wait| Box::pin(tokio::time::sleep(wait)));
         Ok(())
     }
@@ -132,29 +155,33 @@ impl HttpBody for ClientBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         let Some(watch) = &mut this.watch else {
-            return Pin::new(&mut this.inner).poll_frame(context).map_err(ClientBodyError::Broken);
+            return Pin::new(inner).poll_frame(context).map_err(ClientBodyError::Broken);
         };
         if let Some(pause) = &mut watch.pause {
             std::task::ready!(pause.as_mut().poll(context));
             watch.pause = None;
         }
-        match Pin::new(&mut this.inner).poll_frame(context) {
+        match Pin::new(inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 let noted = watch.note(frame.data_ref().map_or(0, Bytes::len));
                 Poll::Ready(Some(noted.map(|()| frame)))
             }
-            Poll::Ready(other) => Poll::Ready(other.map(|frame| frame.map_err(ClientBodyError::Broken))),
+            Poll::Ready(other) => {
+                watch.ended = true;
+                Poll::Ready(other.map(|frame| frame.map_err(ClientBodyError::Broken)))
+            }
             Poll::Pending => watch.wait(context).map(|error| Some(Err(error))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 

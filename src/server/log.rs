@@ -86,7 +86,7 @@ impl Drop for RequestLog {
         metrics::REQUESTS.inc((self.face, MethodClass::of(self.method.as_str()), self.outcome));
         metrics::REQUEST_SECONDS.observe(self.face, took);
         let path = self.uri.path();
-        let shown = path.char_indices().nth(PATH_SHOWN).map_or(path, |(end, _)| path.get(..end).unwrap_or_default());
+        let shown = path.get(..path.floor_char_boundary(PATH_SHOWN)).unwrap_or(path);
         let forwarded_for = self.forwarded_for.as_ref().and_then(|v| v.to_str().ok());
         tracing::info!(
             target: "countersign::request",

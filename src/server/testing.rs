@@ -37,6 +37,7 @@ pub(super) struct FaultyStore(Arc<Faults>);
 struct Faults {
     store: Store,
     failing: AtomicBool,
+    panicking: AtomicBool,
     failing_walks: AtomicBool,
     reads: AtomicUsize,
     walks: AtomicUsize,
@@ -49,6 +50,7 @@ impl Default for FaultyStore {
         Self(Arc::new(Faults {
             store: Store::memory(),
             failing: AtomicBool::default(),
+            panicking: AtomicBool::default(),
             failing_walks: AtomicBool::default(),
             reads: AtomicUsize::default(),
             walks: AtomicUsize::default(),
@@ -78,6 +80,10 @@ impl Gate {
 impl FaultyStore {
     pub(super) fn fail(&self, yes: bool) {
         self.0.failing.store(yes, Ordering::SeqCst);
+    }
+
+    pub(super) fn panic(&self, yes: bool) {
+        self.0.panicking.store(yes, Ordering::SeqCst);
     }
 
     pub(super) fn fail_walks(&self, yes: bool) {
@@ -123,6 +129,7 @@ impl FaultyStore {
 impl Backend for FaultyStore {
     fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>> {
         Box::pin(async move {
+            assert!(!self.0.panicking.load(Ordering::SeqCst), "ordered to panic");
             self.0.reads.fetch_add(1, Ordering::SeqCst);
             if self.0.failing.load(Ordering::SeqCst) {
                 return Err(Self::fault());

@@ -216,7 +216,7 @@ impl SetAddress {
         match repository {
             Some("") => Err(LayoutError::NoRepository),
             Some(repository) if parent.is_empty() => Self::image(StorePath::parse(repository)?, digest).map(Some),
-            Some(repository) => Self::image(StorePath::parse(&format!("{parent}/{repository}"))?, digest).map(Some),
+            Some(repository) => Self::image(StorePath::parse(&[parent, "/", repository].concat())?, digest).map(Some),
             None => Ok(Some(Self::release(StorePath::parse(parent)?, digest))),
         }
     }

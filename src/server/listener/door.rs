@@ -39,19 +39,25 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Answers a request.
+    /// Answers a request; the body is `None` where the request cannot have one.
     ///
     /// Not an `async fn`, which would keep the request twice: every connection has room for this.
     pub(super) fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Option<Incoming>>,
     ) -> impl Future<Output = Response<Outbound>> + Send + use<> {
         let version = request.version();
         let open = Open::begin(self.pulse.clone());
         let method = MethodClass::of(request.method().as_str());
+        let has_body = request.body().as_ref().is_some_and(|body| !body.is_end_stream());
         let (asked, place) = match self.enter(request) {
             Ok((request, place)) => (Ok(request), Some(place)),
-            Err(problem) => (Err(refused(problem, method)), None),
+            Err(problem) => {
+                if has_body {
+                    self.pulse.leave_unread();
+                }
+                (Err(refused(problem, method)), None)
+            }
         };
         async move {
             let mut answer = match asked {
@@ -66,7 +72,7 @@ impl Door {
         }
     }
 
-    fn enter(&self, request: Request<Incoming>) -> Result<(Request<ClientBody>, Place), Problem> {
+    fn enter(&self, request: Request<Option<Incoming>>) -> Result<(Request<ClientBody>, Place), Problem> {
         let seat = match &self.admission {
             Admission::Seated(seat) => seat,
             Admission::TurnedAway(why, _) => return Err((*why).into()),
@@ -80,7 +86,7 @@ impl Door {
         if self.connection.identity.certificate.is_some() {
             parts.extensions.insert(self.connection.identity.clone());
         }
-        let body = ClientBody::new(body, self.rules, Some(seat.clone())).map_err(Problem::from)?;
+        let body = ClientBody::new(body, self.rules, seat.clone(), self.pulse.clone()).map_err(Problem::from)?;
         Ok((Request::from_parts(parts, body), place))
     }
 }
@@ -174,6 +180,16 @@ impl Outbound {
             open.0.hand();
         }
         Self { inner, handed, open, _place: place }
+    }
+
+    /// Takes the bytes out of a body that is all there; `None` where it is not. The request stays in
+    /// flight until this is dropped.
+    pub(super) fn whole(&mut self) -> Option<Bytes> {
+        self.taken();
+        match &mut self.inner {
+            Body::Full(bytes) => Some(bytes.take().unwrap_or_default()),
+            Body::Upstream(_) => None,
+        }
     }
 
     fn taken(&mut self) {

@@ -13,14 +13,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::House;
 use super::door::{Admission, Door};
+use super::express;
 use super::orders::Order;
 use super::pace::{Paced, Patience, Pulse};
+use super::stream::ClientStream;
 use crate::config::{LimitConfig, Scheme};
 use crate::server::inbound::Rules;
 use crate::server::peer::{ClientCertificate, Connection, PeerIdentity};
@@ -98,20 +99,20 @@ impl Manner {
 /// is held for each connection, and thousands may be idle.
 pub(super) fn plain(
     house: Arc<House>,
-    stream: TcpStream,
+    stream: ClientStream,
     peer: SocketAddr,
     admission: Admission,
 ) -> impl Future<Output = ()> + Send {
     let pulse = Pulse::new();
     let io = Paced::new(stream, pulse.clone(), house.manner.patience(&admission));
     let rules = house.manner.rules;
-    http1(io, Arc::new(Door { house, connection: Connection::plain(peer), admission, pulse, rules }))
+    one_by_one(io, Arc::new(Door { house, connection: Connection::plain(peer), admission, pulse, rules }))
 }
 
 /// As [`plain`], over TLS.
 pub(super) async fn secured(
     house: Arc<House>,
-    stream: TcpStream,
+    stream: ClientStream,
     peer: SocketAddr,
     tls: Arc<Tls>,
     admission: Admission,
@@ -140,7 +141,19 @@ pub(super) async fn secured(
     if io.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(http2(io, door, patience)).await;
     } else {
-        Box::pin(http1(io, door)).await;
+        one_by_one(io, door).await;
+    }
+}
+
+/// Serves HTTP/1: the short way as far as it leads. What hyper needs is there only then.
+async fn one_by_one<I>(io: I, door: Arc<Door>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match express::serve(io, &door).await {
+        Ok(Some(io)) => Box::pin(http1(io, door)).await,
+        Ok(None) => {}
+        Err(error) => tracing::debug!(client = %door.connection.peer, %error, "connection ended early"),
     }
 }
 
@@ -150,7 +163,7 @@ where
 {
     let asked = door.clone();
     let service = service_fn(move |request| {
-        let answer = asked.clone().answer(request);
+        let answer = asked.clone().answer(request.map(Some));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut connection = door.house.manner.http1.serve_connection(TokioIo::new(io), service);
@@ -189,7 +202,7 @@ where
     let (peer, pulse, house) = (door.connection.peer, door.pulse.clone(), door.house.clone());
     pulse.multiplexed();
     let service = service_fn(move |request| {
-        let answer = door.clone().answer(request);
+        let answer = door.clone().answer(request.map(Some));
         // Boxed: every stream is a task of its own here, mostly a small one.
         Box::pin(async move { Ok::<_, Infallible>(answer.await) }) as Pin<Box<dyn Future<Output = _> + Send>>
     });

@@ -1,24 +1,31 @@
 //! The accept loops: one task a connection, places for so many, an orderly end.
 //!
-//! `workers` are the threads that accept, `clients` counts places, `drive` serves a connection,
-//! `door` is what each request passes, `pace` keeps slow clients from holding a place for ever,
-//! `orders` ends it all.
+//! `workers` are the threads that accept what a `stream` is, `clients` counts places, `drive` serves
+//! a connection: by `express` as long as it asks for signatures only (`message`), then by hyper, with
+//! a `rewind`. `door` is what each request passes, `pace` keeps slow clients from holding a place for
+//! ever, `orders` ends it all.
 
 mod clients;
 mod door;
 mod drive;
+mod express;
+pub(super) mod message;
 mod orders;
 mod pace;
+mod rewind;
+mod stream;
 mod workers;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,7 +38,8 @@ use clients::{Clients, NoPlace};
 use door::Admission;
 use drive::Manner;
 use orders::{Order, Orders};
-pub(super) use pace::Timer;
+pub(super) use pace::{Pulse, Timer};
+use stream::{Acceptor, ClientStream};
 use workers::Workers;
 
 /// How long to wait when no connection can be accepted, mostly for want of file descriptors.
@@ -130,16 +138,22 @@ pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationTok
 impl House {
     /// Accepts connections until the order to stop; never waits for a place, so that those for whom
     /// there is none hear it at once.
-    async fn accept(self: Arc<Self>, socket: TcpListener, tls: Option<Arc<Tls>>) {
+    async fn accept(self: Arc<Self>, socket: Acceptor, tls: Option<Arc<Tls>>) {
         let mut orders = self.orders.ear();
         loop {
             let accepted = poll_fn(|context| match orders.hear(context) {
                 Some(_) => Poll::Ready(None),
-                None => socket.poll_accept(context).map(Some),
+                None => socket.poll_accept(context).map(|accepted| {
+                    Some(accepted.map(|(stream, peer)| {
+                        if let Some(served) = self.admit(stream, peer, tls.as_ref()) {
+                            self.begin(served, context);
+                        }
+                    }))
+                }),
             });
             let Some(accepted) = accepted.await else { return };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, tls.as_ref()),
+                Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -148,7 +162,13 @@ impl House {
         }
     }
 
-    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, tls: Option<&Arc<Tls>>) {
+    /// Finds a place for a connection, and returns all that it takes to serve it.
+    fn admit(
+        self: &Arc<Self>,
+        stream: ClientStream,
+        peer: SocketAddr,
+        tls: Option<&Arc<Tls>>,
+    ) -> Option<BoxFuture<'static, ()>> {
         let admission = match self.clients.seat(peer.ip()) {
             Ok(seat) => Admission::Seated(Arc::new(seat)),
             Err(why) => {
@@ -156,27 +176,24 @@ impl House {
                 self.complain(peer, why);
                 match self.turned_away.clone().try_acquire_owned() {
                     Ok(permit) => Admission::TurnedAway(why, permit),
-                    Err(_) => return,
+                    Err(_) => return None,
                 }
             }
         };
         metrics::CONNECTIONS.inc(metrics::Nothing);
-        let open = metrics::CONNECTIONS_OPEN.open();
-        match tls {
-            None => {
-                let served = drive::plain(self.clone(), stream, peer, admission);
-                self.connections.spawn(async move {
-                    served.await;
-                    drop(open);
-                });
-            }
-            Some(tls) => {
-                let served = drive::secured(self.clone(), stream, peer, tls.clone(), admission);
-                self.connections.spawn(async move {
-                    served.await;
-                    drop(open);
-                });
-            }
+        Some(match tls {
+            None => Box::pin(drive::plain(self.clone(), stream, peer, admission)),
+            Some(tls) => Box::pin(drive::secured(self.clone(), stream, peer, tls.clone(), admission)),
+        })
+    }
+
+    /// Begins to serve a connection. Mostly that is all: what is asked is there, and answered. Only
+    /// what has to wait becomes a task of its own.
+    fn begin(&self, mut served: BoxFuture<'static, ()>, context: &mut Context<'_>) {
+        // As in a task: a panic ends the connection only.
+        let polled = catch_unwind(AssertUnwindSafe(|| served.as_mut().poll(context)));
+        if matches!(polled, Ok(Poll::Pending)) {
+            self.connections.spawn(served);
         }
     }
 

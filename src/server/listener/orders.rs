@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -33,7 +33,8 @@ impl Orders {
         self.next.notify_waiters();
     }
 
-    fn given(&self) -> Option<Order> {
+    /// Returns the last order.
+    pub(super) fn given(&self) -> Option<Order> {
         match self.given.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Order::Drain),
@@ -43,7 +44,7 @@ impl Orders {
 
     /// Listens.
     pub(super) fn ear(&self) -> Ear<'_> {
-        Ear { orders: self, next: None, heard: None }
+        Ear { orders: self, next: None, woken: None, heard: None }
     }
 
     /// Waits for an order, or one that contains it.
@@ -57,20 +58,23 @@ impl Orders {
 pub(super) struct Ear<'a> {
     orders: &'a Orders,
     next: Option<Pin<Box<Notified<'a>>>>,
+    /// Who is woken by it.
+    woken: Option<Waker>,
     heard: Option<Order>,
 }
 
 impl Ear<'_> {
-    /// Returns the last order; the task is woken by the next. The task must stay the same, as its
-    /// waker is only left there once.
+    /// Returns the last order; the task is woken by the next.
     pub(super) fn hear(&mut self, context: &mut Context<'_>) -> Option<Order> {
         let given = self.orders.given();
-        if self.next.is_some() && given == self.heard {
+        let told = self.woken.as_ref().is_some_and(|woken| woken.will_wake(context.waker()));
+        if told && given == self.heard {
             return given;
         }
         let mut next = Box::pin(self.orders.next.notified());
         let _ = next.as_mut().poll(context);
         self.next = Some(next);
+        self.woken = Some(context.waker().clone());
         // Only now, so that no order falls between the look and the listening.
         self.heard = self.orders.given();
         self.heard
@@ -81,6 +85,20 @@ impl Ear<'_> {
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    #[tokio::test]
+    async fn who_listened_elsewhere_first_hears_too() {
+        let orders: &'static Orders = Box::leak(Box::default());
+        let mut ear = orders.ear();
+        poll_fn(|context| Poll::Ready(ear.hear(context))).await;
+        let moved = tokio::spawn(poll_fn(move |context| match ear.hear(context) {
+            Some(order) => Poll::Ready(order),
+            None => Poll::Pending,
+        }));
+        tokio::task::yield_now().await;
+        orders.give(Order::Drain);
+        assert_eq!(moved.await.unwrap(), Order::Drain);
+    }
 
     #[tokio::test]
     async fn orders_are_heard_by_all_early_and_late() {

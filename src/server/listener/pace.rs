@@ -4,19 +4,26 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::stream::ClientStream;
+use crate::metrics::{self, Open};
+
+/// How long what a client still sends is taken after it was told that nobody listens.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// What a connection is about, told by its requests and answers.
-#[derive(Debug)]
-pub(super) struct Pulse {
+pub(in crate::server) struct Pulse {
     born: Instant,
+    _counted: Open,
     /// HTTP/2, where reads and writes say nothing about single requests.
     multiplexed: AtomicBool,
+    /// A request's body was left unread.
+    unread: AtomicBool,
     /// Requests that ever began.
     begun: AtomicUsize,
     /// Requests in flight.
@@ -31,7 +38,9 @@ impl Pulse {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             born: Instant::now(),
+            _counted: metrics::CONNECTIONS_OPEN.open(),
             multiplexed: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             begun: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             handed: AtomicUsize::new(0),
@@ -42,6 +51,11 @@ impl Pulse {
     pub(super) fn multiplexed(&self) {
         self.multiplexed.store(true, Ordering::Relaxed);
         self.moved();
+    }
+
+    /// A request was answered before its body had been read.
+    pub(in crate::server) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
     }
 
     fn moved(&self) {
@@ -106,7 +120,7 @@ pub(super) struct Patience {
 /// A connection with time limits: requests must come, a header that has begun must end, and what is
 /// written must be taken. Stands below TLS.
 pub(super) struct Paced {
-    stream: TcpStream,
+    stream: ClientStream,
     pulse: Arc<Pulse>,
     patience: Patience,
     /// Until when what is awaited must have come: a header, or a request's first byte.
@@ -118,13 +132,15 @@ pub(super) struct Paced {
     /// Until when something of what is being written must have been taken.
     write_due: Option<Instant>,
     writing: Timer,
+    /// Until when what the client still sends is taken, at the end.
+    gone: Option<Instant>,
 }
 
 impl Paced {
-    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>, patience: Patience) -> Self {
+    pub(super) fn new(stream: ClientStream, pulse: Arc<Pulse>, patience: Patience) -> Self {
         let due = Some(Instant::now() + patience.header);
         let (reading, writing) = (Timer::default(), Timer::default());
-        Self { stream, pulse, patience, due, in_header: true, begun: 0, reading, write_due: None, writing }
+        Self { stream, pulse, patience, due, in_header: true, begun: 0, reading, write_due: None, writing, gone: None }
     }
 
     /// HTTP/2 has its own clock, see `drive`; within a request the body has one.
@@ -174,6 +190,9 @@ impl AsyncRead for Paced {
         let before = into.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, into);
         if polled.is_pending() {
+            if !this.stream.is_waiting() {
+                return Poll::Pending;
+            }
             return this.overdue(context).map_or(Poll::Pending, |what| Poll::Ready(Err(slow(what))));
         }
         if into.filled().len() > before && !this.in_header && !this.is_busy() {
@@ -216,8 +235,30 @@ impl AsyncWrite for Paced {
         polled
     }
 
-    /// Nothing: the socket is closed at once afterwards, and that says the same to the client.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Mostly nothing: the socket is closed at once afterwards, and that says the same to the client.
+    ///
+    /// But a client that is still sending would be reset by that, and lose the answer that says why
+    /// it is not listened to: it is given a moment to hear it.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.pulse.unread.load(Ordering::Relaxed) || this.pulse.multiplexed.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let due = match this.gone {
+            Some(due) => due,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+                *this.gone.insert(Instant::now() + LAST_WORDS)
+            }
+        };
+        let mut room = [0; 8192];
+        while !this.writing.passed(context, due) {
+            let mut read = ReadBuf::new(&mut room);
+            ready!(Pin::new(&mut this.stream).poll_read(context, &mut read))?;
+            if read.filled().is_empty() {
+                break;
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::stream::Acceptor;
 use super::{House, Listener, ServeError};
 use crate::server::tls::Tls;
 
@@ -108,9 +108,7 @@ impl Socket {
     }
 
     /// Brings it into the present runtime, beside others.
-    fn open(&self) -> io::Result<TcpListener> {
-        let socket = self.socket.try_clone()?;
-        socket.set_nonblocking(true)?;
-        TcpListener::from_std(socket)
+    fn open(&self) -> io::Result<Acceptor> {
+        Acceptor::new(self.socket.try_clone()?)
     }
 }

@@ -101,3 +101,28 @@ async fn the_drain_has_a_deadline() {
     let read = tokio::time::timeout(Duration::from_secs(5), client.read_to_end(&mut answer)).await;
     assert!(read.is_ok() && answer.is_empty());
 }
+
+#[tokio::test]
+async fn who_is_not_listened_to_hears_why() {
+    let server = Server::start(&config(None), None).await;
+    let digest = Digest::sha256(b"x");
+    let head =
+        format!("PUT /extensions/v2/x/signatures/{digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n\r\n");
+    for path in [head.clone(), head.replace("Host: x\r\n", "")] {
+        for _ in 0..20 {
+            let whole = [path.as_bytes(), &[b'x'; 8 << 20]].concat();
+            // All of it is sent before anything is read, as simple clients do.
+            let answer = talk(&server, &whole).await;
+            assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+        }
+    }
+    // But not for as long as they please.
+    let mut client = TcpStream::connect(server.addr).await.unwrap();
+    client.write_all(head.replace("Host: x\r\n", "").as_bytes()).await.unwrap();
+    let begun = std::time::Instant::now();
+    while client.write_all(b"x").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(begun.elapsed() < Duration::from_secs(15));
+    }
+    assert!(begun.elapsed() > Duration::from_secs(3), "{:?}", begun.elapsed());
+}

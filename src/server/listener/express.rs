@@ -1,0 +1,176 @@
+//! The short way through a connection: what pulls ask the lookaside for is read, answered and
+//! written here without a protocol engine, which costs more than the answer.
+//!
+//! It knows one kind of question only (`message`): whole in one piece, without a body, below
+//! `/lookaside/`. Everything else goes to hyper with all that was read and not answered, and the
+//! connection stays there; so do the orders to end, which hyper's side knows how to follow. Every
+//! question passes the same [`Door`], and whatever it is answered is decided behind it.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::{Buf as _, Bytes};
+use http::header::CONNECTION;
+use http::{Method, Response};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+use super::door::{Door, Outbound};
+use super::message::{self, Question};
+use super::orders::{Ear, Order};
+use super::rewind::Rewind;
+
+/// The longest question; the limit of headers is never smaller.
+const QUESTION: usize = 8192;
+/// The longest body that is copied behind its head, so that both are sent at once. Longer ones are
+/// shared by all who are sent them, however slowly they read.
+const SHORT: usize = 16 * 1024;
+
+thread_local! {
+    /// Where questions are read to. Most connections hold no byte between two of them.
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; QUESTION]);
+    /// Where answers are written from.
+    static WRITE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The second for which the date was written last.
+    static TODAY: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+}
+
+/// Why no question comes next.
+enum Else {
+    /// Something that is not for the short way, or an order was given.
+    Otherwise,
+    /// The client said that there is no more.
+    End,
+}
+
+/// Answers what may be answered the short way, and returns the connection if there is more; `None`
+/// when it is at its end.
+///
+/// # Errors
+/// Those of the connection.
+pub(super) async fn serve<I>(mut io: I, door: &Arc<Door>) -> io::Result<Option<Rewind<I>>>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let orders = &door.house.orders;
+    let mut ear = orders.ear();
+    // What came together with an earlier question.
+    let mut more = Bytes::new();
+    loop {
+        let asked = poll_fn(|context| next(&mut io, &mut more, &mut ear, context)).await?;
+        let Question { request, last, .. } = match asked {
+            Ok(question) => question,
+            Err(Else::Otherwise) => return Ok(Some(Rewind::new(more, io))),
+            Err(Else::End) => break,
+        };
+        let method = request.method().clone();
+        // In blocks, so that what is done needs no room any more.
+        let answer = {
+            let answering = pin!(door.clone().answer(request.map(|()| None)));
+            unless_stopped(&mut ear, answering).await
+        };
+        let Some(answer) = answer else { return Ok(None) };
+        let last = last || orders.given().is_some() || answer.headers().contains_key(CONNECTION);
+        let sent = {
+            let sending = pin!(send(&mut io, answer, &method, last));
+            unless_stopped(&mut ear, sending).await
+        };
+        let Some(sent) = sent else { return Ok(None) };
+        sent?;
+        if last {
+            break;
+        }
+    }
+    // Over TLS the client is told.
+    let leaving = pin!(io.shutdown());
+    unless_stopped(&mut ear, leaving).await.unwrap_or(Ok(())).map(|()| None)
+}
+
+/// Reads the next question. What is not answered here stands in `more` afterwards.
+fn next<I>(
+    io: &mut I,
+    more: &mut Bytes,
+    ear: &mut Ear<'_>,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Result<Question, Else>>>
+where
+    I: AsyncRead + Unpin,
+{
+    if !more.is_empty() {
+        let question = message::read(more).ok_or(Else::Otherwise);
+        more.advance(question.as_ref().map_or(0, |question| question.length));
+        return Poll::Ready(Ok(question));
+    }
+    READ.with_borrow_mut(|room| {
+        let mut read = ReadBuf::new(room);
+        if Pin::new(io).poll_read(context, &mut read)?.is_pending() {
+            return if ear.hear(context).is_some() { Poll::Ready(Ok(Err(Else::Otherwise))) } else { Poll::Pending };
+        }
+        let bytes = read.filled();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(Err(Else::End)));
+        }
+        let question = message::read(bytes).ok_or(Else::Otherwise);
+        let length = question.as_ref().map_or(0, |question| question.length);
+        *more = Bytes::copy_from_slice(bytes.get(length..).unwrap_or_default());
+        Poll::Ready(Ok(question))
+    })
+}
+
+/// Does something that only the order to stop may break off.
+async fn unless_stopped<F: Future>(ear: &mut Ear<'_>, mut work: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if ear.hear(context) >= Some(Order::Stop) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Writes an answer; as long as that takes, its request is in flight.
+async fn send<I>(io: &mut I, answer: Response<Outbound>, asked: &Method, last: bool) -> io::Result<()>
+where
+    I: AsyncWrite + Unpin,
+{
+    let (head, mut body) = answer.into_parts();
+    let Some(bytes) = body.whole() else {
+        // Nothing below the lookaside is passed on from elsewhere.
+        return Err(io::Error::other("the answer has no end"));
+    };
+    let mut written = WRITE.take();
+    written.clear();
+    let follows = with_date(|date| message::write(&head, bytes.len(), asked, last, date, &mut written));
+    let rest = if !follows {
+        Bytes::new()
+    } else if bytes.len() > SHORT {
+        bytes
+    } else {
+        written.extend_from_slice(&bytes);
+        Bytes::new()
+    };
+    io.write_all(&written).await?;
+    WRITE.set(written);
+    io.write_all(&rest).await?;
+    io.flush().await
+}
+
+/// Hands out the date in the form of HTTP (RFC 9110 5.6.7), which is written once a second.
+fn with_date<T>(use_it: impl FnOnce(&[u8]) -> T) -> T {
+    let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    TODAY.with_borrow_mut(|(known, text)| {
+        if *known != second {
+            let time = i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
+            let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
+            // Fails only before the year 0.
+            *text = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default();
+            *known = second;
+        }
+        use_it(text.as_bytes())
+    })
+}

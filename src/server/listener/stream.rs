@@ -1,0 +1,249 @@
+//! Connections as the system gives them, and how they are accepted.
+//!
+//! The runtime hears of a connection only once there is something to wait for. Deployed clients
+//! connect for one request: mostly it is there when the connection is accepted, and the answer ends
+//! it. To begin and end waiting for what never waits costs two system calls and the kernel's
+//! bookkeeping, which is more than the answer costs.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::retry_on_intr;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::SockRef;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A listening socket in a runtime.
+pub(super) struct Acceptor(AsyncFd<std::net::TcpListener>);
+
+impl Acceptor {
+    /// Brings a socket into the present runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be waited for.
+    #[expect(deprecated, reason = "what replaces it is unsafe, for the sake of types that could lose their descriptor")]
+    pub(super) fn new(socket: std::net::TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        AsyncFd::new(socket).map(Self)
+    }
+
+    /// Accepts a connection, with the address of the other end.
+    pub(super) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(ClientStream, SocketAddr)>> {
+        loop {
+            let mut waiting = ready!(self.0.poll_read_ready(context))?;
+            if let Ok(accepted) = waiting.try_io(|socket| accept(socket.get_ref())) {
+                return Poll::Ready(accepted);
+            }
+        }
+    }
+}
+
+/// Unlike that of `std`, which needs one more system call to have a socket that never blocks.
+fn accept(socket: &std::net::TcpListener) -> io::Result<(ClientStream, SocketAddr)> {
+    let accepted = retry_on_intr(|| acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC));
+    let (accepted, peer) = accepted?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((ClientStream(Stage::Fresh(accepted.into())), peer))
+}
+
+/// A connection from a client.
+pub(super) struct ClientStream(Stage);
+
+enum Stage {
+    /// Nothing was read yet.
+    Fresh(std::net::TcpStream),
+    /// Nothing was there yet: the client is at work on it, and has time while others are served.
+    Expected(std::net::TcpStream),
+    /// The first bytes were there at once. Whatever is read next is waited for by the runtime,
+    /// which also sees to it that no client keeps a thread busy alone.
+    Begun(std::net::TcpStream),
+    /// The runtime waits for it.
+    Known(TcpStream),
+    /// The runtime would not have it.
+    Lost,
+}
+
+impl ClientStream {
+    /// Has the runtime wait for it from now on.
+    fn known(&mut self) -> io::Result<&mut TcpStream> {
+        self.0 = match std::mem::replace(&mut self.0, Stage::Lost) {
+            Stage::Fresh(stream) | Stage::Expected(stream) | Stage::Begun(stream) => {
+                Stage::Known(TcpStream::from_std(stream)?)
+            }
+            stage => stage,
+        };
+        match &mut self.0 {
+            Stage::Known(stream) => Ok(stream),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The connection as long as the runtime has not heard of it.
+    fn unknown(&self) -> Option<&std::net::TcpStream> {
+        match &self.0 {
+            Stage::Fresh(stream) | Stage::Expected(stream) | Stage::Begun(stream) => Some(stream),
+            Stage::Known(_) | Stage::Lost => None,
+        }
+    }
+
+    /// Tells whether the runtime waits for it, so that waiting may take long.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.unknown().is_none()
+    }
+
+    /// Has what was not sent yet thrown away when the connection ends.
+    pub(super) fn set_zero_linger(&self) -> io::Result<()> {
+        match (&self.0, self.unknown()) {
+            (Stage::Known(stream), _) => stream.set_zero_linger(),
+            (_, Some(stream)) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+/// Does something without waiting; `None` if it would have to wait.
+fn at_once<T>(mut work: impl FnMut() -> io::Result<T>) -> Option<io::Result<T>> {
+    loop {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return Some(done),
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = match &this.0 {
+            Stage::Fresh(stream) | Stage::Expected(stream) => at_once(|| (&*stream).read(into.initialize_unfilled())),
+            _ => None,
+        };
+        match (std::mem::replace(&mut this.0, Stage::Lost), read) {
+            (Stage::Fresh(stream) | Stage::Expected(stream), Some(read)) => {
+                this.0 = Stage::Begun(stream);
+                into.advance(read?);
+                return Poll::Ready(Ok(()));
+            }
+            (Stage::Fresh(stream), None) => {
+                this.0 = Stage::Expected(stream);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            (stage, _) => this.0 = stage,
+        }
+        Pin::new(this.known()?).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Some(mut stream) = this.unknown()
+            && let Some(written) = at_once(|| stream.write(bytes))
+        {
+            return Poll::Ready(written);
+        }
+        Pin::new(this.known()?).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Some(mut stream) = this.unknown()
+            && let Some(written) = at_once(|| stream.write_vectored(pieces))
+        {
+            return Poll::Ready(written);
+        }
+        Pin::new(this.known()?).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing: no byte is held back here.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().known()?).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A connection, and its client's end.
+    async fn pair() -> (ClientStream, std::net::TcpStream) {
+        let acceptor = Acceptor::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let client = std::net::TcpStream::connect(acceptor.0.get_ref().local_addr().unwrap()).unwrap();
+        let (stream, peer) = poll_fn(|context| acceptor.poll_accept(context)).await.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+        (stream, client)
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_read_and_answered_without_the_runtime() {
+        let (mut stream, mut client) = pair().await;
+        client.write_all(b"ping").unwrap();
+        let mut read = [0; 16];
+        assert_eq!(stream.read(&mut read).await.unwrap(), 4);
+        stream.write_all(b"pong").await.unwrap();
+        assert!(matches!(stream.0, Stage::Begun(_)));
+        drop(stream);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "pong");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_waited_for() {
+        let (mut stream, mut client) = pair().await;
+        let sender = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            client.write_all(b"ping").unwrap();
+            client
+        });
+        let mut read = [0; 16];
+        assert_eq!(stream.read(&mut read).await.unwrap(), 4);
+        assert!(matches!(stream.0, Stage::Known(_)));
+        let mut client = sender.join().unwrap();
+        client.write_all(b"again").unwrap();
+        assert_eq!(stream.read(&mut read).await.unwrap(), 5);
+        drop(client);
+        assert_eq!(stream.read(&mut read).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_waited_for() {
+        let (mut stream, mut client) = pair().await;
+        client.write_all(b"ping").unwrap();
+        let mut read = [0; 16];
+        assert_eq!(stream.read(&mut read).await.unwrap(), 4);
+        let much = vec![7; 16 << 20];
+        let reader = std::thread::spawn(move || {
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            answer.len()
+        });
+        stream.write_all(&much).await.unwrap();
+        assert!(matches!(stream.0, Stage::Known(_)));
+        drop(stream);
+        assert_eq!(reader.join().unwrap(), much.len());
+    }
+}
