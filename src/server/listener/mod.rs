@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -44,6 +44,9 @@ use workers::Workers;
 
 /// How long to wait when no connection can be accepted, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many connections are accepted before the first of them is looked at: what is asked comes a
+/// moment after the connection, and need not be waited for then.
+const AT_ONCE: usize = 32;
 /// How many clients at once are told that there is no place for them; more are hung up on.
 const TURNED_AWAY: usize = 64;
 /// How often, in seconds, the log says that there are not enough places.
@@ -140,26 +143,39 @@ impl House {
     /// there is none hear it at once.
     async fn accept(self: Arc<Self>, socket: Acceptor, tls: Option<Arc<Tls>>) {
         let mut orders = self.orders.ear();
+        let mut accepted = Vec::with_capacity(AT_ONCE);
         loop {
-            let accepted = poll_fn(|context| match orders.hear(context) {
-                Some(_) => Poll::Ready(None),
-                None => socket.poll_accept(context).map(|accepted| {
-                    Some(accepted.map(|(stream, peer)| {
-                        if let Some(served) = self.admit(stream, peer, tls.as_ref()) {
-                            self.begin(served, context);
-                        }
-                    }))
-                }),
-            });
-            let Some(accepted) = accepted.await else { return };
-            match accepted {
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(error = %error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+            let failed = poll_fn(|context| {
+                if orders.hear(context).is_some() {
+                    return Poll::Ready(None);
                 }
+                let failed = self.accept_some(&socket, tls.as_ref(), &mut accepted, context);
+                accepted.drain(..).for_each(|served| self.begin(served, context));
+                failed.map(Some)
+            });
+            let Some(error) = failed.await else { return };
+            tracing::warn!(error = %error, "cannot accept a connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    /// Accepts who waits, some at a time; ready only when that fails.
+    fn accept_some(
+        self: &Arc<Self>,
+        socket: &Acceptor,
+        tls: Option<&Arc<Tls>>,
+        accepted: &mut Vec<BoxFuture<'static, ()>>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Error> {
+        while accepted.len() < AT_ONCE {
+            match ready!(socket.poll_accept(context)) {
+                Ok((stream, peer)) => accepted.extend(self.admit(stream, peer, tls)),
+                Err(error) => return Poll::Ready(error),
             }
         }
+        // There may be more, but it is also others' turn.
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Finds a place for a connection, and returns all that it takes to serve it.
