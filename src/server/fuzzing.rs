@@ -31,7 +31,9 @@ pub fn question(bytes: &[u8]) -> bool {
     let head = bytes.get(..question.length).unwrap_or_default();
     let lower = head.to_ascii_lowercase();
     let says = |field: &[u8]| lower.windows(field.len()).any(|part| part == field);
-    let body = says(b"\ncontent-length:") || says(b"\ntransfer-encoding:") || says(b"\nupgrade:");
+    let foreign: [&[u8]; 6] =
+        [b"\ncontent-length:", b"\ntransfer-encoding:", b"\nupgrade:", b"\nexpect:", b"\ntrailer:", b"\nte:"];
+    let body = foreign.iter().any(|field| says(field));
     let less = head.split_last().is_some_and(|(_, less)| message::read(less).is_some());
     let asks = [Method::GET, Method::HEAD].contains(question.request.method());
     head.ends_with(b"\n") && asks && !body && !less

@@ -49,6 +49,7 @@ pub struct ClientBody {
 struct Watch {
     seat: Arc<Seat>,
     pulse: Arc<Pulse>,
+    /// Nothing more is read of it, whichever way it ended.
     ended: bool,
     rules: Rules,
     received: u64,

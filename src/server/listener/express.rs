@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf as _, Bytes};
@@ -63,6 +63,8 @@ where
     // What came together with an earlier question.
     let mut more = Bytes::new();
     loop {
+        // However many questions come together, it is also others' turn.
+        tokio::task::consume_budget().await;
         let asked = poll_fn(|context| next(&mut io, &mut more, &mut ear, context)).await?;
         let Question { request, last, .. } = match asked {
             Ok(question) => question,
@@ -72,9 +74,16 @@ where
         let method = request.method().clone();
         // In blocks, so that what is done needs no room any more.
         let answer = {
-            let answering = pin!(door.clone().answer(request.map(|()| None)));
-            unless_stopped(&mut ear, answering).await
+            let mut answering = pin!(door.clone().answer(request.map(|()| None)));
+            let answer = poll_fn(|context| match answering.as_mut().poll(context) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if ear.hear(context) >= Some(Order::Stop) => Poll::Ready(None),
+                Poll::Pending if hung_up(&mut io, &mut more, context) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            answer.await
         };
+        // Dropped unanswered, it is in the log as such.
         let Some(answer) = answer else { return Ok(None) };
         let last = last || orders.given().is_some() || answer.headers().contains_key(CONNECTION);
         let sent = {
@@ -105,21 +114,49 @@ where
     if !more.is_empty() {
         let question = message::read(more).ok_or(Else::Otherwise);
         more.advance(question.as_ref().map_or(0, |question| question.length));
+        if more.is_empty() {
+            // The memory, too.
+            *more = Bytes::new();
+        }
         return Poll::Ready(Ok(question));
     }
-    READ.with_borrow_mut(|room| {
-        let mut read = ReadBuf::new(room);
-        if Pin::new(io).poll_read(context, &mut read)?.is_pending() {
-            return if ear.hear(context).is_some() { Poll::Ready(Ok(Err(Else::Otherwise))) } else { Poll::Pending };
-        }
-        let bytes = read.filled();
-        if bytes.is_empty() {
-            return Poll::Ready(Ok(Err(Else::End)));
-        }
+    let read = read(io, context, |bytes| {
         let question = message::read(bytes).ok_or(Else::Otherwise);
         let length = question.as_ref().map_or(0, |question| question.length);
         *more = Bytes::copy_from_slice(bytes.get(length..).unwrap_or_default());
-        Poll::Ready(Ok(question))
+        question
+    })?;
+    match read {
+        Poll::Ready(question) => Poll::Ready(Ok(question.unwrap_or(Err(Else::End)))),
+        Poll::Pending if ear.hear(context).is_some() => Poll::Ready(Ok(Err(Else::Otherwise))),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Tells whether the client has gone while it was being answered; what else it says is kept.
+fn hung_up<I>(io: &mut I, more: &mut Bytes, context: &mut Context<'_>) -> bool
+where
+    I: AsyncRead + Unpin,
+{
+    if !more.is_empty() {
+        return false;
+    }
+    match read(io, context, |bytes| *more = Bytes::copy_from_slice(bytes)) {
+        Poll::Ready(Ok(said)) => said.is_none(),
+        Poll::Ready(Err(_)) => true,
+        Poll::Pending => false,
+    }
+}
+
+/// Hands out what comes next; `None` at the end.
+fn read<I, T>(io: &mut I, context: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<Option<T>>>
+where
+    I: AsyncRead + Unpin,
+{
+    READ.with_borrow_mut(|room| {
+        let mut read = ReadBuf::new(room);
+        ready!(Pin::new(io).poll_read(context, &mut read))?;
+        Poll::Ready(Ok(Some(read.filled()).filter(|bytes| !bytes.is_empty()).map(take)))
     })
 }
 
@@ -141,6 +178,7 @@ where
     let (head, mut body) = answer.into_parts();
     let Some(bytes) = body.whole() else {
         // Nothing below the lookaside is passed on from elsewhere.
+        tracing::error!("an answer of the lookaside has no end");
         return Err(io::Error::other("the answer has no end"));
     };
     let mut written = WRITE.take();

@@ -76,8 +76,11 @@ pub(super) fn write(head: &Parts, body: usize, asked: &Method, last: bool, date:
     for (name, value) in &head.headers {
         field(name, value.as_bytes(), into);
     }
-    let unchanged = head.status == StatusCode::NOT_MODIFIED;
-    if !unchanged && !head.headers.contains_key(CONTENT_LENGTH) {
+    let bare = matches!(head.status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
+    let heading = asked == Method::HEAD;
+    // Of nothing, after a HEAD, nobody knows whether a GET would have brought something.
+    let no_length = bare || (heading && body == 0) || head.headers.contains_key(CONTENT_LENGTH);
+    if !no_length {
         // To a vector, which always has room.
         let _ = write!(into, "{CONTENT_LENGTH}: {body}\r\n");
     }
@@ -86,7 +89,7 @@ pub(super) fn write(head: &Parts, body: usize, asked: &Method, last: bool, date:
     }
     field(&DATE, date, into);
     into.extend_from_slice(b"\r\n");
-    !unchanged && asked != Method::HEAD
+    !bare && !heading
 }
 
 fn field(name: &HeaderName, value: &[u8], into: &mut Vec<u8>) {

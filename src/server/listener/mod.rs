@@ -1,4 +1,4 @@
-//! The accept loops: one task a connection, places for so many, an orderly end.
+//! The accept loops: a task for each connection that waits, places for so many, an orderly end.
 //!
 //! `workers` are the threads that accept what a `stream` is, `clients` counts places, `drive` serves
 //! a connection: by `express` as long as it asks for signatures only (`message`), then by hyper, with
@@ -17,6 +17,7 @@ mod stream;
 mod workers;
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -145,37 +146,43 @@ impl House {
         let mut orders = self.orders.ear();
         let mut accepted = Vec::with_capacity(AT_ONCE);
         loop {
-            let failed = poll_fn(|context| {
+            let turn = poll_fn(|context| {
                 if orders.hear(context).is_some() {
                     return Poll::Ready(None);
                 }
-                let failed = self.accept_some(&socket, tls.as_ref(), &mut accepted, context);
+                let turn = self.accept_some(&socket, tls.as_ref(), &mut accepted, context);
                 accepted.drain(..).for_each(|served| self.begin(served, context));
-                failed.map(Some)
+                turn.map(Some)
             });
-            let Some(error) = failed.await else { return };
-            tracing::warn!(error = %error, "cannot accept a connection");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            match turn.await {
+                None => return,
+                // There may be more, but it is also others' turn.
+                Some(Ok(())) => tokio::task::yield_now().await,
+                Some(Err(error)) => {
+                    tracing::warn!(error = %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
         }
     }
 
-    /// Accepts who waits, some at a time; ready only when that fails.
+    /// Accepts who waits, some at a time; ready when there may be more, or it fails.
     fn accept_some(
         self: &Arc<Self>,
         socket: &Acceptor,
         tls: Option<&Arc<Tls>>,
         accepted: &mut Vec<BoxFuture<'static, ()>>,
         context: &mut Context<'_>,
-    ) -> Poll<std::io::Error> {
+    ) -> Poll<std::io::Result<()>> {
         while accepted.len() < AT_ONCE {
             match ready!(socket.poll_accept(context)) {
                 Ok((stream, peer)) => accepted.extend(self.admit(stream, peer, tls)),
-                Err(error) => return Poll::Ready(error),
+                // The client is gone already.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        // There may be more, but it is also others' turn.
-        context.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Ok(()))
     }
 
     /// Finds a place for a connection, and returns all that it takes to serve it.

@@ -44,7 +44,7 @@ impl Orders {
 
     /// Listens.
     pub(super) fn ear(&self) -> Ear<'_> {
-        Ear { orders: self, next: None, woken: None, heard: None }
+        Ear { orders: self, next: None, woken: None }
     }
 
     /// Waits for an order, or one that contains it.
@@ -60,24 +60,30 @@ pub(super) struct Ear<'a> {
     next: Option<Pin<Box<Notified<'a>>>>,
     /// Who is woken by it.
     woken: Option<Waker>,
-    heard: Option<Order>,
 }
 
 impl Ear<'_> {
     /// Returns the last order; the task is woken by the next.
     pub(super) fn hear(&mut self, context: &mut Context<'_>) -> Option<Order> {
-        let given = self.orders.given();
         let told = self.woken.as_ref().is_some_and(|woken| woken.will_wake(context.waker()));
-        if told && given == self.heard {
-            return given;
+        match self.orders.given() {
+            // Orders are given before they are told, so that as yet nobody was told.
+            None if told => return None,
+            // None comes after it.
+            Some(Order::Stop) => return Some(Order::Stop),
+            // Maybe the drain is being told just now, and who listens hears that instead of the
+            // next order: it is listened to once more each time.
+            _ => {}
         }
-        let mut next = Box::pin(self.orders.next.notified());
-        let _ = next.as_mut().poll(context);
-        self.next = Some(next);
+        self.next = Some(loop {
+            let mut next = Box::pin(self.orders.next.notified());
+            if next.as_mut().poll(context).is_pending() {
+                break next;
+            }
+        });
         self.woken = Some(context.waker().clone());
-        // Only now, so that no order falls between the look and the listening.
-        self.heard = self.orders.given();
-        self.heard
+        // Once more, for an order that came before there was somebody to tell.
+        self.orders.given()
     }
 }
 
@@ -98,6 +104,21 @@ mod tests {
         tokio::task::yield_now().await;
         orders.give(Order::Drain);
         assert_eq!(moved.await.unwrap(), Order::Drain);
+    }
+
+    #[tokio::test]
+    async fn what_is_told_late_takes_nobody_s_place() {
+        let orders = Orders::default();
+        // The drain is given; who listens now is told of it a moment later.
+        orders.given.store(Order::Drain as u8, Ordering::Release);
+        let mut stop = std::pin::pin!(orders.heard(Order::Stop));
+        assert!(futures_util::poll!(stop.as_mut()).is_pending());
+        orders.next.notify_waiters();
+        assert!(futures_util::poll!(stop.as_mut()).is_pending());
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+            tokio::join!(stop, async { orders.give(Order::Stop) })
+        });
+        ended.await.expect("the stop is heard");
     }
 
     #[tokio::test]

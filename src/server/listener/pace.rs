@@ -15,11 +15,12 @@ use crate::metrics::{self, Open};
 
 /// How long what a client still sends is taken after it was told that nobody listens.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How many bytes of it.
+const LAST_BYTES: usize = 32 << 20;
 
 /// What a connection is about, told by its requests and answers.
 pub(in crate::server) struct Pulse {
     born: Instant,
-    _counted: Open,
     /// HTTP/2, where reads and writes say nothing about single requests.
     multiplexed: AtomicBool,
     /// A request's body was left unread.
@@ -38,7 +39,6 @@ impl Pulse {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             born: Instant::now(),
-            _counted: metrics::CONNECTIONS_OPEN.open(),
             multiplexed: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             begun: AtomicUsize::new(0),
@@ -71,6 +71,8 @@ impl Pulse {
     }
 
     pub(super) fn begin(&self) {
+        // An earlier one's body, if there was any, is gone.
+        self.unread.store(false, Ordering::Relaxed);
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         self.moved();
@@ -132,15 +134,28 @@ pub(super) struct Paced {
     /// Until when something of what is being written must have been taken.
     write_due: Option<Instant>,
     writing: Timer,
-    /// Until when what the client still sends is taken, at the end.
-    gone: Option<Instant>,
+    /// Until when what the client still sends is taken, at the end, and how much of it.
+    leaving: Option<(Instant, usize)>,
+    _counted: Open,
 }
 
 impl Paced {
     pub(super) fn new(stream: ClientStream, pulse: Arc<Pulse>, patience: Patience) -> Self {
         let due = Some(Instant::now() + patience.header);
         let (reading, writing) = (Timer::default(), Timer::default());
-        Self { stream, pulse, patience, due, in_header: true, begun: 0, reading, write_due: None, writing, gone: None }
+        Self {
+            stream,
+            pulse,
+            patience,
+            due,
+            in_header: true,
+            begun: 0,
+            reading,
+            write_due: None,
+            writing,
+            leaving: None,
+            _counted: metrics::CONNECTIONS_OPEN.open(),
+        }
     }
 
     /// HTTP/2 has its own clock, see `drive`; within a request the body has one.
@@ -244,19 +259,20 @@ impl AsyncWrite for Paced {
         if !this.pulse.unread.load(Ordering::Relaxed) || this.pulse.multiplexed.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        let due = match this.gone {
-            Some(due) => due,
+        let (due, left) = match &mut this.leaving {
+            Some(leaving) => leaving,
             None => {
                 ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-                *this.gone.insert(Instant::now() + LAST_WORDS)
+                this.leaving.insert((Instant::now() + LAST_WORDS, LAST_BYTES))
             }
         };
         let mut room = [0; 8192];
-        while !this.writing.passed(context, due) {
+        while *left > 0 && !this.writing.passed(context, *due) {
             let mut read = ReadBuf::new(&mut room);
             ready!(Pin::new(&mut this.stream).poll_read(context, &mut read))?;
-            if read.filled().is_empty() {
-                break;
+            match read.filled().len() {
+                0 => break,
+                length => *left = left.saturating_sub(length),
             }
         }
         Poll::Ready(Ok(()))

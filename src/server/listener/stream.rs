@@ -91,6 +91,12 @@ impl ClientStream {
         }
     }
 
+    /// Does something on the connection if that needs no waiting, as long as the runtime has not
+    /// heard of it.
+    fn at_once<T>(&self, mut work: impl FnMut(&std::net::TcpStream) -> io::Result<T>) -> Option<io::Result<T>> {
+        self.unknown().and_then(|stream| at_once(|| work(stream)))
+    }
+
     /// Tells whether the runtime waits for it, so that waiting may take long.
     pub(super) fn is_waiting(&self) -> bool {
         self.unknown().is_none()
@@ -120,33 +126,33 @@ fn at_once<T>(mut work: impl FnMut() -> io::Result<T>) -> Option<io::Result<T>> 
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let read = match &this.0 {
-            Stage::Fresh(stream) | Stage::Expected(stream) => at_once(|| (&*stream).read(into.initialize_unfilled())),
-            _ => None,
+        let (Stage::Fresh(stream) | Stage::Expected(stream)) = &this.0 else {
+            return Pin::new(this.known()?).poll_read(context, into);
         };
+        let read = at_once(|| (&*stream).read(into.initialize_unfilled()));
         match (std::mem::replace(&mut this.0, Stage::Lost), read) {
             (Stage::Fresh(stream) | Stage::Expected(stream), Some(read)) => {
                 this.0 = Stage::Begun(stream);
                 into.advance(read?);
-                return Poll::Ready(Ok(()));
+                Poll::Ready(Ok(()))
             }
             (Stage::Fresh(stream), None) => {
                 this.0 = Stage::Expected(stream);
                 context.waker().wake_by_ref();
-                return Poll::Pending;
+                Poll::Pending
             }
-            (stage, _) => this.0 = stage,
+            (stage, _) => {
+                this.0 = stage;
+                Pin::new(this.known()?).poll_read(context, into)
+            }
         }
-        Pin::new(this.known()?).poll_read(context, into)
     }
 }
 
 impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if let Some(mut stream) = this.unknown()
-            && let Some(written) = at_once(|| stream.write(bytes))
-        {
+        if let Some(written) = this.at_once(|mut stream| stream.write(bytes)) {
             return Poll::Ready(written);
         }
         Pin::new(this.known()?).poll_write(context, bytes)
@@ -158,9 +164,7 @@ impl AsyncWrite for ClientStream {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if let Some(mut stream) = this.unknown()
-            && let Some(written) = at_once(|| stream.write_vectored(pieces))
-        {
+        if let Some(written) = this.at_once(|mut stream| stream.write_vectored(pieces)) {
             return Poll::Ready(written);
         }
         Pin::new(this.known()?).poll_write_vectored(context, pieces)

@@ -187,3 +187,40 @@ async fn a_panic_ends_one_connection() {
         assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     }
 }
+
+#[tokio::test]
+async fn who_hangs_up_is_no_longer_answered() {
+    let mut config = config(None);
+    config.limits.requests_per_client = 1;
+    let server = Server::start(&config, None).await;
+    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
+    let gate = server.store.hold_next_read();
+    let mut gone = TcpStream::connect(server.addr).await.unwrap();
+    gone.write_all(text.as_bytes()).await.unwrap();
+    gate.reached().await;
+    let full = text.replace("/a@", "/b@").replace("Host", "Connection: close\r\nHost");
+    assert!(talk(&server, &[full.as_bytes()]).await.starts_with("HTTP/1.1 429 "));
+    drop(gone);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let answer = talk(&server, &[full.as_bytes()]).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "the place is free: {answer}");
+    gate.open();
+}
+
+#[tokio::test]
+async fn what_is_said_meanwhile_is_answered_afterwards() {
+    let server = Server::start(&config(None), None).await;
+    server.store.put(&set("a"), &["one"]).await;
+    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
+    let gate = server.store.hold_next_read();
+    let mut client = TcpStream::connect(server.addr).await.unwrap();
+    client.write_all(text.as_bytes()).await.unwrap();
+    gate.reached().await;
+    client.write_all(text.repeat(2).as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    gate.open();
+    let answers = rest(&mut client).await;
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 4, "{answers}");
+    assert_eq!(answers.matches("\r\n\r\none").count(), 3, "{answers}");
+}
