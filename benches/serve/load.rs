@@ -108,10 +108,10 @@ pub fn drive(peer: &Peer, how: Drive<'_>) -> Round {
     }
 }
 
-/// Drives two servers in turn, so that both have the same weather, and returns each one's median
-/// round.
+/// Drives two servers in turn, so that both have the same weather, and returns the median of each
+/// quantity: the tail of one round says little, and least of the round whose rate is the middle one.
 pub fn compare(ours: (&Peer, Drive<'_>), theirs: (&Peer, Drive<'_>)) -> (Round, Round) {
-    const ROUNDS: usize = 3;
+    const ROUNDS: usize = 5;
     let (mut our, mut their) = (Vec::new(), Vec::new());
     for (peer, how) in [ours, theirs] {
         drive(peer, Drive { seconds: 2, ..how });
@@ -120,11 +120,21 @@ pub fn compare(ours: (&Peer, Drive<'_>), theirs: (&Peer, Drive<'_>)) -> (Round, 
         our.push(drive(ours.0, ours.1));
         their.push(drive(theirs.0, theirs.1));
     }
-    let middle = |mut rounds: Vec<Round>| {
-        rounds.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-        rounds[ROUNDS / 2]
+    (middle(&our), middle(&their))
+}
+
+fn middle(rounds: &[Round]) -> Round {
+    let median = |of: fn(&Round) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
     };
-    (middle(our), middle(their))
+    Round {
+        rate: median(|round| round.rate),
+        cpu_micros: median(|round| round.cpu_micros),
+        p50: median(|round| round.p50 as f64) as u64,
+        p99: median(|round| round.p99 as f64) as u64,
+    }
 }
 
 /// Prints a comparison with its bars: at least `share` of the other's rate, and where `strict`,
