@@ -11,9 +11,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Unlike S3, moto looks whether a key is there and then puts it, with other threads in between: two
+/// `If-None-Match: *` may both win on a busy machine. So its PUTs take turns.
 const SERVER: &str = "
-import os, sys
+import os, sys, threading
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
+turn, put = threading.Lock(), S3Response.put_object
+def put_in_turn(self):
+    with turn:
+        return put(self)
+S3Response.put_object = put_in_turn
 server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
 server.start()
 print('%s:%d' % server.get_host_and_port(), flush=True)
