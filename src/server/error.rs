@@ -18,6 +18,8 @@ use crate::metrics::Outcome;
 const RETRY_SECONDS: u64 = 5;
 /// The longest reason that is told or logged, in characters: some repeat what a stranger sent.
 const REASON_SHOWN: usize = 2000;
+/// What caches are told of answers that none may keep.
+const NOT_KEPT: &str = "no-store";
 
 /// How a failure is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +142,7 @@ impl Problem {
     fn told(self, shape: Shape) -> Answer {
         let registry = |status, code, message: &str, detail: Option<&str>| match shape {
             Shape::Registry => registry(status, code, message, detail),
-            Shape::Plain => plain(status, format!("{message}\n")),
+            Shape::Plain => plain(status, format!("{message}\n"), NOT_KEPT),
         };
         match self {
             Self::Plainly(problem) => problem.told(Shape::Plain),
@@ -193,7 +195,7 @@ impl Problem {
             Self::Method(shape, allow) => {
                 let status = StatusCode::METHOD_NOT_ALLOWED;
                 let mut answer = match shape {
-                    Shape::Plain => plain(status, "method not allowed\n"),
+                    Shape::Plain => plain(status, "method not allowed\n", NOT_KEPT),
                     Shape::Registry => registry(status, "UNSUPPORTED", "The operation is unsupported.", None),
                 };
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
@@ -203,7 +205,7 @@ impl Problem {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let message = "the signature store fails at the moment";
                 let answer = match shape {
-                    Shape::Plain => plain(status, "the signature store fails at the moment\n"),
+                    Shape::Plain => plain(status, "the signature store fails at the moment\n", NOT_KEPT),
                     Shape::Registry => registry(status, "UNAVAILABLE", message, None),
                 };
                 retry_later(answer, None)
@@ -309,24 +311,22 @@ fn registry(status: StatusCode, code: &'static str, message: &str, detail: Optio
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(NOT_KEPT));
     answer
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+fn plain(status: StatusCode, text: impl Into<Bytes>, caching: &'static str) -> Answer {
     let mut answer = Answer::new(text.into().into());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
     answer
 }
 
 /// A 404 that caches may keep for a moment: every client asks for one number too many.
 fn cached_absence(text: &'static str) -> Answer {
-    let mut answer = plain(StatusCode::NOT_FOUND, text);
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("max-age=5"));
-    answer
+    plain(StatusCode::NOT_FOUND, text, "max-age=5")
 }
 
 fn retry_later(mut answer: Answer, after: Option<HeaderValue>) -> Answer {

@@ -25,6 +25,7 @@ use super::door::{Door, Outbound};
 use super::message::{self, Question};
 use super::orders::{Ear, Order};
 use super::rewind::Rewind;
+use crate::config::Scheme;
 
 /// The longest question; the limit of headers is never smaller.
 const QUESTION: usize = 8192;
@@ -85,6 +86,12 @@ where
         };
         // Dropped unanswered, it is in the log as such.
         let Some(answer) = answer else { return Ok(None) };
+        // To close with something unread resets the connection, and drops what was kept for the close.
+        // A client that asks for no more sends no more, but over TLS, where it may say that it ends.
+        // (One that does, between our last read and the close, loses its answer.)
+        if last && more.is_empty() && door.connection.scheme == Scheme::Http {
+            door.pulse.end_with_this();
+        }
         let last = last || orders.given().is_some() || answer.headers().contains_key(CONNECTION);
         let sent = {
             let sending = pin!(send(&mut io, answer, &method, last));

@@ -25,6 +25,8 @@ pub(in crate::server) struct Pulse {
     multiplexed: AtomicBool,
     /// A request's body was left unread.
     unread: AtomicBool,
+    /// What is written now is the last that is, and may go with the connection's end.
+    last: AtomicBool,
     /// Requests that ever began.
     begun: AtomicUsize,
     /// Requests in flight.
@@ -41,6 +43,7 @@ impl Pulse {
             born: Instant::now(),
             multiplexed: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            last: AtomicBool::new(false),
             begun: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             handed: AtomicUsize::new(0),
@@ -56,6 +59,11 @@ impl Pulse {
     /// A request was answered before its body had been read.
     pub(in crate::server) fn leave_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection, which is not TLS, is closed as soon as the answer at hand is written.
+    pub(super) fn end_with_this(&self) {
+        self.last.store(true, Ordering::Relaxed);
     }
 
     fn moved(&self) {
@@ -141,7 +149,7 @@ pub(super) struct Paced {
 
 impl Paced {
     pub(super) fn new(stream: ClientStream, pulse: Arc<Pulse>, patience: Patience) -> Self {
-        let due = Some(Instant::now() + patience.header);
+        let due = Some(pulse.born + patience.header);
         let (reading, writing) = (Timer::default(), Timer::default());
         Self {
             stream,
@@ -221,7 +229,11 @@ impl AsyncRead for Paced {
 impl AsyncWrite for Paced {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write(context, bytes);
+        let polled = if this.pulse.last.load(Ordering::Relaxed) {
+            this.stream.poll_write_last(context, bytes)
+        } else {
+            Pin::new(&mut this.stream).poll_write(context, bytes)
+        };
         this.written(context, polled)
     }
 

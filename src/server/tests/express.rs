@@ -141,6 +141,18 @@ async fn long_signatures_and_long_headers_are_whole() {
 }
 
 #[tokio::test]
+async fn who_says_more_after_the_last_question_is_answered_all_the_same() {
+    let server = Server::start(&config(None), None).await;
+    server.store.put(&set("a"), &["one"]).await;
+    let last = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", set("a"));
+    // Of the longest one only a part is ever read, and the connection is reset.
+    for more in [0, 2, 5000, 100_000] {
+        let answer = talk(&server, &[format!("{last}{}", "x".repeat(more)).as_bytes()]).await;
+        assert!(answer.ends_with("\r\n\r\none"), "{more}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_its_signature_ends() {
     let mut config = config(None);
     config.limits.write_seconds = 1;
