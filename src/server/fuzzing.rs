@@ -3,7 +3,7 @@
 
 use http::Method;
 
-use super::listener::message;
+use super::listener::message::{self, Reading};
 use super::route::{self, Route};
 use super::scope::{self, Scope};
 use super::upload;
@@ -25,18 +25,18 @@ pub fn path(path: &str) -> bool {
     !(broken || below || pulled)
 }
 
-/// What is read the short way is a whole question, says nothing of a body, and is none with less.
+/// What is read the short way is a whole question, says nothing of a body, and is a part with less.
 pub fn question(bytes: &[u8]) -> bool {
-    let Some(question) = message::read(bytes) else { return true };
+    let Reading::Question(question) = message::read(bytes) else { return true };
     let head = bytes.get(..question.length).unwrap_or_default();
     let lower = head.to_ascii_lowercase();
     let says = |field: &[u8]| lower.windows(field.len()).any(|part| part == field);
     let foreign: [&[u8]; 6] =
         [b"\ncontent-length:", b"\ntransfer-encoding:", b"\nupgrade:", b"\nexpect:", b"\ntrailer:", b"\nte:"];
     let body = foreign.iter().any(|field| says(field));
-    let less = head.split_last().is_some_and(|(_, less)| message::read(less).is_some());
+    let part = head.split_last().is_some_and(|(_, less)| matches!(message::read(less), Reading::Part));
     let asks = [Method::GET, Method::HEAD].contains(question.request.method());
-    head.ends_with(b"\n") && asks && !body && !less
+    head.ends_with(b"\n") && asks && !body && part
 }
 
 /// The body of an upload of a signature.

@@ -1,8 +1,8 @@
 //! The short way through a connection: what pulls ask the lookaside for is read, answered and
 //! written here without a protocol engine, which costs more than the answer.
 //!
-//! It knows one kind of question only (`message`): whole in one piece, without a body, below
-//! `/lookaside/`. Everything else goes to hyper with all that was read and not answered, and the
+//! It knows one kind of question only (`message`): without a body, below `/lookaside/`. The head of
+//! any request is waited for here as long as it is short. Everything else goes to hyper with all that was read and not answered, and the
 //! connection stays there; so do the orders to end, which hyper's side knows how to follow. Every
 //! question passes the same [`Door`], and whatever it is answered is decided behind it.
 
@@ -22,12 +22,12 @@ use jiff::fmt::rfc2822;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::door::{Door, Outbound};
-use super::message::{self, Question};
+use super::message::{self, Question, Reading};
 use super::orders::{Ear, Order};
 use super::rewind::Rewind;
 use crate::config::Scheme;
 
-/// The longest question; the limit of headers is never smaller.
+/// The longest question, and the most that is read ahead; the limit of headers is never smaller.
 const QUESTION: usize = 8192;
 /// The longest body that is copied behind its head, so that both are sent at once. Longer ones are
 /// shared by all who are sent them, however slowly they read.
@@ -118,26 +118,42 @@ fn next<I>(
 where
     I: AsyncRead + Unpin,
 {
-    if !more.is_empty() {
-        let question = message::read(more).ok_or(Else::Otherwise);
-        more.advance(question.as_ref().map_or(0, |question| question.length));
-        if more.is_empty() {
-            // The memory, too.
-            *more = Bytes::new();
+    if !more.is_empty()
+        && let Some(asked) = take(more, &[])
+    {
+        return Poll::Ready(Ok(asked));
+    }
+    loop {
+        match read(io, context, |bytes| take(more, bytes))? {
+            Poll::Ready(Some(Some(asked))) => return Poll::Ready(Ok(asked)),
+            Poll::Ready(Some(None)) => {}
+            Poll::Ready(None) if more.is_empty() => return Poll::Ready(Ok(Err(Else::End))),
+            Poll::Ready(None) => return Poll::Ready(Ok(Err(Else::Otherwise))),
+            Poll::Pending if ear.hear(context).is_some() => return Poll::Ready(Ok(Err(Else::Otherwise))),
+            Poll::Pending => return Poll::Pending,
         }
-        return Poll::Ready(Ok(question));
     }
-    let read = read(io, context, |bytes| {
-        let question = message::read(bytes).ok_or(Else::Otherwise);
-        let length = question.as_ref().map_or(0, |question| question.length);
-        *more = Bytes::copy_from_slice(bytes.get(length..).unwrap_or_default());
-        question
-    })?;
-    match read {
-        Poll::Ready(question) => Poll::Ready(Ok(question.unwrap_or(Err(Else::End)))),
-        Poll::Pending if ear.hear(context).is_some() => Poll::Ready(Ok(Err(Else::Otherwise))),
-        Poll::Pending => Poll::Pending,
+}
+
+/// Takes the question out of what there was and what has come; `None` when there is only a part.
+fn take(more: &mut Bytes, come: &[u8]) -> Option<Result<Question, Else>> {
+    let joined = !more.is_empty();
+    if joined && !come.is_empty() {
+        *more = [more, come].concat().into();
     }
+    let all = if joined { &**more } else { come };
+    let (taken, asked) = match message::read(all) {
+        Reading::Question(question) => (question.length, Some(Ok(question))),
+        Reading::Part if all.len() < QUESTION => (0, None),
+        Reading::Part | Reading::Other => (0, Some(Err(Else::Otherwise))),
+    };
+    match all.get(taken..) {
+        Some(rest) if !joined => *more = Bytes::copy_from_slice(rest),
+        Some([_, ..]) => more.advance(taken),
+        // The memory, too.
+        _ => *more = Bytes::new(),
+    }
+    asked
 }
 
 /// Tells whether the client has gone while it was being answered; what else it says is kept.

@@ -29,12 +29,31 @@ pub(in crate::server) struct Question {
     pub(in crate::server) last: bool,
 }
 
-/// Reads the question that `bytes` begin with; `None` when they begin with something else, or have
-/// only a part of it.
-pub(in crate::server) fn read(bytes: &[u8]) -> Option<Question> {
+/// What bytes begin with.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
+pub(in crate::server) enum Reading {
+    /// A question.
+    Question(Question),
+    /// A part of something, of which nothing is wrong so far.
+    Part,
+    /// Something else.
+    Other,
+}
+
+/// Reads what `bytes` begin with.
+pub(in crate::server) fn read(bytes: &[u8]) -> Reading {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut head = httparse::Request::new(&mut fields);
-    let httparse::Status::Complete(length) = head.parse(bytes).ok()? else { return None };
+    match head.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => question(&head, length).map_or(Reading::Other, Reading::Question),
+        Ok(httparse::Status::Partial) => Reading::Part,
+        Err(_) => Reading::Other,
+    }
+}
+
+/// Reads a head of so many bytes; `None` when it is no question.
+fn question(head: &httparse::Request<'_, '_>, length: usize) -> Option<Question> {
     let method = match head.method? {
         "GET" => Method::GET,
         "HEAD" => Method::HEAD,
@@ -106,7 +125,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn whole(text: &str) -> Option<(Request<()>, usize, bool)> {
-        read(text.as_bytes()).map(|question| (question.request, question.length, question.last))
+        match read(text.as_bytes()) {
+            Reading::Question(question) => Some((question.request, question.length, question.last)),
+            Reading::Part | Reading::Other => None,
+        }
     }
 
     #[test]
@@ -126,9 +148,6 @@ mod tests {
     #[test]
     fn all_else_is_left_alone() {
         for text in [
-            "",
-            "GET",
-            "GET /lookaside/a HTTP/1.1\r\nHost: x\r\n",
             "GET /lookaside/a HTTP/1.0\r\nHost: x\r\n\r\n",
             "GET /lookaside/a HTTP/2.0\r\nHost: x\r\n\r\n",
             "get /lookaside/a HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -147,10 +166,20 @@ mod tests {
             "GET /lookaside/a b HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /lookaside/a\0 HTTP/1.1\r\nHost: x\r\n\r\n",
         ] {
-            assert!(whole(text).is_none(), "{text:?}");
+            assert!(matches!(read(text.as_bytes()), Reading::Other), "{text:?}");
         }
         assert!(whole(&format!("GET /lookaside/a HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(FIELDS + 1))).is_none());
         assert!(whole("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").is_none());
+    }
+
+    #[test]
+    fn parts_are_waited_for() {
+        let text = "GET /lookaside/a HTTP/1.1\r\nHost: x\r\nTE: y\r\n\r\n";
+        for length in 0..text.len() {
+            assert!(matches!(read(&text.as_bytes()[..length]), Reading::Part), "{length}");
+        }
+        assert!(matches!(read(text.as_bytes()), Reading::Other));
+        assert!(matches!(read(b"\0GET"), Reading::Other));
     }
 
     #[test]
@@ -181,7 +210,7 @@ mod tests {
             end in "(\r\n){0,2}[ -~]{0,10}",
         ) {
             let text = format!("{method} {path} HTTP/1.1\r\n{}\r\n{end}", fields.join("\r\n"));
-            if let Some(Question { request, length, .. }) = read(text.as_bytes()) {
+            if let Reading::Question(Question { request, length, .. }) = read(text.as_bytes()) {
                 prop_assert!(length <= text.len());
                 prop_assert!(text.as_bytes()[..length].ends_with(b"\n\r\n") || text.as_bytes()[..length].ends_with(b"\n\n"));
                 prop_assert!(request.uri().path().starts_with(BELOW));

@@ -1,6 +1,6 @@
 //! The short way and hyper's: which of them answers is nothing that a client could tell.
 //!
-//! A question that comes in one piece goes the short way, the same one in two pieces does not.
+//! A question goes the short way, in one piece or in several; the same one with a `TE` field does not.
 
 use std::time::Duration;
 
@@ -93,9 +93,11 @@ async fn both_ways_answer_alike() {
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let text = format!("{line} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
         let (first, second) = text.as_bytes().split_at(text.len() - 3);
-        let (whole, torn) = ([text.as_bytes()], [first, second]);
-        let (short, long) = tokio::join!(talk(&server, &whole), talk(&server, &torn));
+        let other = text.replace("Connection: close", "TE: trailers\r\nConnection: close");
+        let (whole, torn, hypers) = ([text.as_bytes()], [first, second], [other.as_bytes()]);
+        let (short, pieces, long) = tokio::join!(talk(&server, &whole), talk(&server, &torn), talk(&server, &hypers));
         assert_eq!(sorted(&short), sorted(&long), "{text}");
+        assert_eq!(sorted(&pieces), sorted(&long), "{text}");
         assert!(short.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{text}: {short}");
     }
 }
