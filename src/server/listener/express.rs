@@ -1,10 +1,11 @@
 //! The short way through a connection: what pulls ask the lookaside for is read, answered and
 //! written here without a protocol engine, which costs more than the answer.
 //!
-//! It knows one kind of question only (`message`): without a body, below `/lookaside/`. The head of
-//! any request is waited for here as long as it is short. Everything else goes to hyper with all that was read and not answered, and the
-//! connection stays there; so do the orders to end, which hyper's side knows how to follow. Every
-//! question passes the same [`Door`], and whatever it is answered is decided behind it.
+//! It knows one kind of question only (`message`): without a body, below `/lookaside/`. Everything
+//! else goes to hyper with all that was read and not answered, and the connection stays there; so do
+//! the orders to end, which hyper's side knows how to follow. To know which it is, the head of any
+//! request is waited for here, if it is no longer than `QUESTION`. Every question passes the same
+//! [`Door`], and whatever it is answered is decided behind it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -61,12 +62,17 @@ where
 {
     let orders = &door.house.orders;
     let mut ear = orders.ear();
-    // What came together with an earlier question.
+    // What was read and not answered yet.
     let mut more = Bytes::new();
     loop {
         // However many questions come together, it is also others' turn.
         tokio::task::consume_budget().await;
-        let asked = poll_fn(|context| next(&mut io, &mut more, &mut ear, context)).await?;
+        // It may have come together with the one before.
+        let come = if more.is_empty() { None } else { take(&mut more, &[]) };
+        let asked = match come {
+            Some(asked) => asked,
+            None => poll_fn(|context| next(&mut io, &mut more, &mut ear, context)).await?,
+        };
         let Question { request, last, .. } = match asked {
             Ok(question) => question,
             Err(Else::Otherwise) => return Ok(Some(Rewind::new(more, io))),
@@ -118,13 +124,10 @@ fn next<I>(
 where
     I: AsyncRead + Unpin,
 {
-    if !more.is_empty()
-        && let Some(asked) = take(more, &[])
-    {
-        return Poll::Ready(Ok(asked));
-    }
     loop {
-        match read(io, context, |bytes| take(more, bytes))? {
+        // `take` leaves less than that in it.
+        let room = QUESTION.saturating_sub(more.len());
+        match read(io, room, context, |bytes| take(more, bytes))? {
             Poll::Ready(Some(Some(asked))) => return Poll::Ready(Ok(asked)),
             Poll::Ready(Some(None)) => {}
             Poll::Ready(None) if more.is_empty() => return Poll::Ready(Ok(Err(Else::End))),
@@ -135,7 +138,8 @@ where
     }
 }
 
-/// Takes the question out of what there was and what has come; `None` when there is only a part.
+/// Takes the question out of what there was and what has come, which are [`QUESTION`] bytes at most;
+/// `None` when there is only a part.
 fn take(more: &mut Bytes, come: &[u8]) -> Option<Result<Question, Else>> {
     let joined = !more.is_empty();
     if joined && !come.is_empty() {
@@ -147,11 +151,13 @@ fn take(more: &mut Bytes, come: &[u8]) -> Option<Result<Question, Else>> {
         Reading::Part if all.len() < QUESTION => (0, None),
         Reading::Part | Reading::Other => (0, Some(Err(Else::Otherwise))),
     };
-    match all.get(taken..) {
-        Some(rest) if !joined => *more = Bytes::copy_from_slice(rest),
-        Some([_, ..]) => more.advance(taken),
-        // The memory, too.
-        _ => *more = Bytes::new(),
+    if taken >= all.len() {
+        // Gives the memory back, too.
+        *more = Bytes::new();
+    } else if joined {
+        more.advance(taken);
+    } else {
+        *more = Bytes::copy_from_slice(come.get(taken..).unwrap_or_default());
     }
     asked
 }
@@ -164,20 +170,25 @@ where
     if !more.is_empty() {
         return false;
     }
-    match read(io, context, |bytes| *more = Bytes::copy_from_slice(bytes)) {
+    match read(io, QUESTION, context, |bytes| *more = Bytes::copy_from_slice(bytes)) {
         Poll::Ready(Ok(said)) => said.is_none(),
         Poll::Ready(Err(_)) => true,
         Poll::Pending => false,
     }
 }
 
-/// Hands out what comes next; `None` at the end.
-fn read<I, T>(io: &mut I, context: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<Option<T>>>
+/// Hands out what comes next, `most` bytes of it; `None` at the end.
+fn read<I, T>(
+    io: &mut I,
+    most: usize,
+    context: &mut Context<'_>,
+    take: impl FnOnce(&[u8]) -> T,
+) -> Poll<io::Result<Option<T>>>
 where
     I: AsyncRead + Unpin,
 {
     READ.with_borrow_mut(|room| {
-        let mut read = ReadBuf::new(room);
+        let mut read = ReadBuf::new(room.get_mut(..most).unwrap_or_default());
         ready!(Pin::new(io).poll_read(context, &mut read))?;
         Poll::Ready(Ok(Some(read.filled()).filter(|bytes| !bytes.is_empty()).map(take)))
     })
@@ -234,4 +245,62 @@ fn with_date<T>(use_it: impl FnOnce(&[u8]) -> T) -> T {
         }
         use_it(text.as_bytes())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Takes all questions out of what comes in these pieces: their targets, and what is left.
+    fn taken<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Vec<u8>) {
+        let (mut more, mut asked, mut over) = (Bytes::new(), Vec::new(), false);
+        for piece in pieces {
+            if over {
+                more = [&more, piece].concat().into();
+                continue;
+            }
+            let mut come = piece;
+            while let Some(next) = take(&mut more, std::mem::take(&mut come)) {
+                match next {
+                    Ok(question) => asked.push(question.request.uri().to_string()),
+                    Err(_) => {
+                        over = true;
+                        break;
+                    }
+                }
+            }
+        }
+        (asked, more.to_vec())
+    }
+
+    proptest! {
+        #[test]
+        fn however_it_is_cut_the_same_is_taken_and_nothing_is_lost(
+            paths in proptest::collection::vec("[a-z]{0,30}", 0..6),
+            end in "(POST /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc)?|GET /look|\r\n",
+            cuts in proptest::collection::vec(0_usize..400, 0..8),
+        ) {
+            let heads = paths.iter().map(|path| format!("GET /lookaside/{path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            let text = heads.collect::<String>() + &end;
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < text.len()).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            cuts.dedup();
+            let pieces = cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]);
+            let (asked, left) = taken(pieces);
+            prop_assert_eq!(asked, paths.iter().map(|path| format!("/lookaside/{path}")).collect::<Vec<_>>());
+            prop_assert_eq!(String::from_utf8(left).unwrap(), end);
+        }
+    }
+
+    #[test]
+    fn a_part_is_kept_up_to_the_longest_question() {
+        let head = format!("GET /lookaside/a HTTP/1.1\r\nX: {}", "x".repeat(QUESTION));
+        let (part, rest) = head.as_bytes()[..QUESTION].split_at(5000);
+        let mut more = Bytes::new();
+        assert!(take(&mut more, part).is_none());
+        assert!(matches!(take(&mut more, rest), Some(Err(Else::Otherwise))));
+        assert_eq!(more, head.as_bytes()[..QUESTION]);
+    }
 }

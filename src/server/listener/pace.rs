@@ -119,7 +119,8 @@ impl Pulse {
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// For a header, from its first byte; for the first one, from the connection's begin.
+    /// For a header, from its first byte, or the first that does not come together with something
+    /// else; for the first one, from the connection's begin.
     pub(super) header: Duration,
     /// Between two requests.
     pub(super) idle: Duration,

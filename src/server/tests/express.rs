@@ -112,7 +112,7 @@ async fn what_comes_together_is_answered_in_its_order() {
         [get(1), get(3), get(2), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc".to_owned(), get(1)]
             .concat()
             + last;
-    for cut in [text.len(), 1, 40, get(1).len(), get(1).len() + 1, 400] {
+    for cut in [text.len(), 1, 40, get(1).len(), get(1).len() + 1, 400, 550, text.len() - 5] {
         let (first, second) = text.as_bytes().split_at(cut);
         let answers = talk(&server, &[first, second]).await;
         let statuses: Vec<&str> = answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
@@ -187,6 +187,66 @@ async fn an_order_to_end_is_heard() {
     gate.open();
     let answer = rest(&mut busy).await;
     assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_limit_of_headers_holds_for_pieces() {
+    let mut config = config(None);
+    config.limits.header_bytes = 8192;
+    let server = Server::start(&config, None).await;
+    let path = format!("/lookaside/{}/signature-1", set("a"));
+    for (length, status) in [(7000, "404"), (10_000, "431")] {
+        let field = "x".repeat(length);
+        let text = format!("GET {path} HTTP/1.1\r\nHost: x\r\nX: {field}\r\nConnection: close\r\n\r\n");
+        let (first, second) = text.as_bytes().split_at(5000);
+        let answer = talk(&server, &[first, second]).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{length}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_begun_when_the_order_to_end_comes_is_answered() {
+    let server = Server::start(&config(None), None).await;
+    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
+    let (first, second) = text.as_bytes().split_at(40);
+    let mut client = TcpStream::connect(server.addr).await.unwrap();
+    client.write_all(first).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.shutdown.cancel();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.write_all(second).await.unwrap();
+    let answer = rest(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_has_its_time() {
+    let mut config = config(None);
+    (config.limits.header_seconds, config.limits.idle_seconds) = (1, 60);
+    let server = Server::start(&config, None).await;
+    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
+    for before in [0, 1] {
+        let mut client = TcpStream::connect(server.addr).await.unwrap();
+        client.write_all(text.repeat(before).as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begun = std::time::Instant::now();
+        let (mut reader, mut writer) = client.split();
+        let trickle = async {
+            for byte in text.as_bytes() {
+                if writer.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            }
+        };
+        let mut answers = Vec::new();
+        tokio::select! {
+            () = trickle => {}
+            _ = reader.read_to_end(&mut answers) => {}
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{before}: {:?}", begun.elapsed());
+        assert_eq!(String::from_utf8_lossy(&answers).matches("HTTP/1.1 404 ").count(), before);
+    }
 }
 
 #[tokio::test]
