@@ -124,17 +124,19 @@ pub fn compare(ours: (&Peer, Drive<'_>), theirs: (&Peer, Drive<'_>)) -> (Round, 
 }
 
 fn middle(rounds: &[Round]) -> Round {
-    let median = |of: fn(&Round) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+    let of = |quantity: fn(&Round) -> f64| median(rounds.iter().map(quantity).collect());
     Round {
-        rate: median(|round| round.rate),
-        cpu_micros: median(|round| round.cpu_micros),
-        p50: median(|round| round.p50 as f64) as u64,
-        p99: median(|round| round.p99 as f64) as u64,
+        rate: of(|round| round.rate),
+        cpu_micros: of(|round| round.cpu_micros),
+        p50: of(|round| round.p50 as f64) as u64,
+        p99: of(|round| round.p99 as f64) as u64,
     }
+}
+
+/// Returns the one in the middle.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Prints a comparison with its bars: at least `share` of the other's rate, and where `strict`,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use countersign::image::Digest;
 use sha2::Digest as _;
 
+use crate::load::median;
 use crate::peers::Peer;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::http;
@@ -16,6 +17,7 @@ const BLOB: u64 = 1024 * 1024 * 1024;
 const CHUNK: usize = 1024 * 1024;
 /// How often the first byte of a blob is waited for.
 const FIRST_BYTES: usize = 51;
+/// How often a whole blob goes each way.
 const ROUNDS: usize = 3;
 
 pub fn run(work: &Path) {
@@ -51,13 +53,9 @@ pub fn run(work: &Path) {
             std::thread::sleep(Duration::from_millis(30));
         }
     }
-    let middle = |times: &mut Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    };
     let gib = BLOB as f64 / (1024.0 * 1024.0 * 1024.0);
-    let line = |name: &str, times: &mut [Vec<f64>; 2]| {
-        let (our, their) = (middle(&mut times[0]), middle(&mut times[1]));
+    let line = |name: &str, times: [Vec<f64>; 2]| {
+        let [our, their] = times.map(median);
         let ratio = their / our;
         let met = if ratio >= 0.9 { "met" } else { "NOT met" };
         println!(
@@ -66,9 +64,9 @@ pub fn run(work: &Path) {
             1024.0 * gib / their
         );
     };
-    line("proxy, download", &mut down);
-    line("proxy, upload", &mut up);
-    let (our, their) = (middle(&mut first[0]), middle(&mut first[1]));
+    line("proxy, download", down);
+    line("proxy, upload", up);
+    let [our, their] = first.map(median);
     let met = if our <= 1.2 * their { "met" } else { "NOT met" };
     println!(
         "proxy, time to the first byte: {:.2} ms against {:.2} ms, ratio {:.2} (bar 1.20: {met})",

@@ -81,14 +81,8 @@ where
         let method = request.method().clone();
         // In blocks, so that what is done needs no room any more.
         let answer = {
-            let mut answering = pin!(door.clone().answer(request.map(|()| None)));
-            let answer = poll_fn(|context| match answering.as_mut().poll(context) {
-                Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                Poll::Pending if ear.hear(context) >= Some(Order::Stop) => Poll::Ready(None),
-                Poll::Pending if hung_up(&mut io, &mut more, context) => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            });
-            answer.await
+            let answering = pin!(door.clone().answer(request.map(|()| None)));
+            unless_stopped(&mut ear, answering, |context| hung_up(&mut io, &mut more, context)).await
         };
         // Dropped unanswered, it is in the log as such.
         let Some(answer) = answer else { return Ok(None) };
@@ -101,7 +95,7 @@ where
         let last = last || orders.given().is_some() || answer.headers().contains_key(CONNECTION);
         let sent = {
             let sending = pin!(send(&mut io, answer, &method, last));
-            unless_stopped(&mut ear, sending).await
+            unless_stopped(&mut ear, sending, |_| false).await
         };
         let Some(sent) = sent else { return Ok(None) };
         sent?;
@@ -111,7 +105,7 @@ where
     }
     // Over TLS the client is told.
     let leaving = pin!(io.shutdown());
-    unless_stopped(&mut ear, leaving).await.unwrap_or(Ok(())).map(|()| None)
+    unless_stopped(&mut ear, leaving, |_| false).await.unwrap_or(Ok(())).map(|()| None)
 }
 
 /// Reads the next question. What is not answered here stands in `more` afterwards.
@@ -194,11 +188,15 @@ where
     })
 }
 
-/// Does something that only the order to stop may break off.
-async fn unless_stopped<F: Future>(ear: &mut Ear<'_>, mut work: Pin<&mut F>) -> Option<F::Output> {
+/// Does something that only the order to stop may break off, and a client that is `gone`.
+async fn unless_stopped<F: Future>(
+    ear: &mut Ear<'_>,
+    mut work: Pin<&mut F>,
+    mut gone: impl FnMut(&mut Context<'_>) -> bool,
+) -> Option<F::Output> {
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if ear.hear(context) >= Some(Order::Stop) => Poll::Ready(None),
+        Poll::Pending if ear.hear(context) >= Some(Order::Stop) || gone(context) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })
     .await

@@ -116,6 +116,7 @@ impl ClientStream {
         self.unknown().and_then(|stream| at_once(|| work(stream)))
     }
 
+    /// Reads, without the runtime as long as nothing was read yet and its turn may come by itself.
     fn poll_piece(&mut self, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (Stage::Fresh(stream) | Stage::Expected(stream)) = &self.stage else {
             return Pin::new(self.known()?).poll_read(context, into);
@@ -163,10 +164,9 @@ impl ClientStream {
 
     /// Has what was not sent yet thrown away when the connection ends.
     pub(super) fn set_zero_linger(&self) -> io::Result<()> {
-        match (&self.stage, self.unknown()) {
-            (Stage::Known(stream), _) => stream.set_zero_linger(),
-            (_, Some(stream)) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
-            (_, None) => Ok(()),
+        match &self.stage {
+            Stage::Known(stream) => stream.set_zero_linger(),
+            _ => self.unknown().map_or(Ok(()), |stream| SockRef::from(stream).set_linger(Some(Duration::ZERO))),
         }
     }
 }

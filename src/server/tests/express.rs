@@ -16,6 +16,16 @@ fn set(path: &str) -> SetAddress {
     SetAddress::image(StorePath::parse(path).unwrap(), Digest::sha256(b"x")).unwrap()
 }
 
+/// Asks for a signature of the image `a`.
+fn get(number: u32) -> String {
+    format!("GET /lookaside/{}/signature-{number} HTTP/1.1\r\nHost: x\r\n\r\n", set("a"))
+}
+
+/// Asks for the first one, and for no more.
+fn get_last() -> String {
+    get(1).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")
+}
+
 /// Reads to the end.
 async fn rest(client: &mut TcpStream) -> String {
     let mut answer = Vec::new();
@@ -106,7 +116,6 @@ async fn both_ways_answer_alike() {
 async fn what_comes_together_is_answered_in_its_order() {
     let server = Server::start(&config(None), None).await;
     server.store.put(&set("a"), &["one", "two"]).await;
-    let get = |number: u32| format!("GET /lookaside/{}/signature-{number} HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
     let last = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let text =
         [get(1), get(3), get(2), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc".to_owned(), get(1)]
@@ -146,7 +155,7 @@ async fn long_signatures_and_long_headers_are_whole() {
 async fn who_says_more_after_the_last_question_is_answered_all_the_same() {
     let server = Server::start(&config(None), None).await;
     server.store.put(&set("a"), &["one"]).await;
-    let last = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", set("a"));
+    let last = get_last();
     // Of the longest one only a part is ever read, and the connection is reset.
     for more in [0, 2, 5000, 100_000] {
         let answer = talk(&server, &[format!("{last}{}", "x".repeat(more)).as_bytes()]).await;
@@ -161,7 +170,7 @@ async fn a_client_that_does_not_read_its_signature_ends() {
     let server = Server::start(&config, None).await;
     server.store.put(&set("a"), &["s".repeat(3 << 20)]).await;
     let mut lazy = TcpStream::connect(server.addr).await.unwrap();
-    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a")).repeat(8);
+    let text = get(1).repeat(8);
     lazy.write_all(text.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(rest(&mut lazy).await.len() < 8 * (3 << 20), "it was hung up on");
@@ -171,7 +180,7 @@ async fn a_client_that_does_not_read_its_signature_ends() {
 async fn an_order_to_end_is_heard() {
     let server = Server::start(&config(None), None).await;
     server.store.put(&set("a"), &["one"]).await;
-    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
+    let text = get(1);
     let mut idle = TcpStream::connect(server.addr).await.unwrap();
     idle.write_all(text.as_bytes()).await.unwrap();
     let mut piece = [0; 4096];
@@ -207,7 +216,7 @@ async fn the_limit_of_headers_holds_for_pieces() {
 #[tokio::test]
 async fn what_has_begun_when_the_order_to_end_comes_is_answered() {
     let server = Server::start(&config(None), None).await;
-    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
+    let text = get(1);
     let (first, second) = text.as_bytes().split_at(40);
     let mut client = TcpStream::connect(server.addr).await.unwrap();
     client.write_all(first).await.unwrap();
@@ -224,7 +233,7 @@ async fn a_head_that_trickles_has_its_time() {
     let mut config = config(None);
     (config.limits.header_seconds, config.limits.idle_seconds) = (1, 60);
     let server = Server::start(&config, None).await;
-    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
+    let text = get(1);
     for before in [0, 1] {
         let mut client = TcpStream::connect(server.addr).await.unwrap();
         client.write_all(text.repeat(before).as_bytes()).await.unwrap();
@@ -253,7 +262,7 @@ async fn a_head_that_trickles_has_its_time() {
 async fn a_panic_ends_one_connection() {
     let server = Server::start(&config(None), None).await;
     server.store.panic(true);
-    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", set("a"));
+    let text = get_last();
     assert_eq!(talk(&server, &[text.as_bytes()]).await, "");
     server.store.panic(false);
     for _ in 0..20 {
@@ -267,12 +276,12 @@ async fn who_hangs_up_is_no_longer_answered() {
     let mut config = config(None);
     config.limits.requests_per_client = 1;
     let server = Server::start(&config, None).await;
-    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
+    let text = get(1);
     let gate = server.store.hold_next_read();
     let mut gone = TcpStream::connect(server.addr).await.unwrap();
     gone.write_all(text.as_bytes()).await.unwrap();
     gate.reached().await;
-    let full = text.replace("/a@", "/b@").replace("Host", "Connection: close\r\nHost");
+    let full = get_last().replace("/a@", "/b@");
     assert!(talk(&server, &[full.as_bytes()]).await.starts_with("HTTP/1.1 429 "));
     drop(gone);
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -285,7 +294,7 @@ async fn who_hangs_up_is_no_longer_answered() {
 async fn what_is_said_meanwhile_is_answered_afterwards() {
     let server = Server::start(&config(None), None).await;
     server.store.put(&set("a"), &["one"]).await;
-    let text = format!("GET /lookaside/{}/signature-1 HTTP/1.1\r\nHost: x\r\n\r\n", set("a"));
+    let text = get(1);
     let gate = server.store.hold_next_read();
     let mut client = TcpStream::connect(server.addr).await.unwrap();
     client.write_all(text.as_bytes()).await.unwrap();
