@@ -129,8 +129,8 @@ impl FaultyStore {
 impl Backend for FaultyStore {
     fn signatures<'a>(&'a self, set: &'a SetAddress) -> BoxFuture<'a, Result<Vec<StoredSignature>, StoreError>> {
         Box::pin(async move {
-            assert!(!self.0.panicking.load(Ordering::SeqCst), "ordered to panic");
             self.0.reads.fetch_add(1, Ordering::SeqCst);
+            assert!(!self.0.panicking.load(Ordering::SeqCst), "ordered to panic");
             if self.0.failing.load(Ordering::SeqCst) {
                 return Err(Self::fault());
             }

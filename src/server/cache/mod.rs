@@ -1,22 +1,24 @@
 //! Signature sets in memory: one store visit for a client's whole walk 1, 2, 3, 404.
 //!
-//! A cached set lives a few seconds, for the changes of other processes; one that is asked for in
-//! the last fifth of its life is loaded anew meanwhile, so that nobody waits for it. Own writes are seen at
-//! once: each write moves the set's *generation* on before it is acknowledged, and the generation
+//! A cached set lives a few seconds, for the changes of other processes; one that is asked for again
+//! is loaded anew in time (`renewal`), so that nobody waits for it. Own writes are seen at once: each write moves the set's *generation* on before it is acknowledged, and the generation
 //! is part of the cache's key. So what a reader loads while a write is under way is kept under the
 //! old generation and is never asked for again.
 
+mod renewal;
+
 use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::stream::BoxStream;
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
+
+use renewal::Renewal;
 
 use crate::config::ServerConfig;
 use crate::image::Digest;
@@ -25,12 +27,6 @@ use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, 
 
 /// Sets share generations by hash; a clash costs one needless reload.
 const GENERATIONS: usize = 1024;
-/// From which part of its life on a set is loaded anew if it is asked for.
-const RENEWED_FROM: f32 = 0.8;
-/// How long such sets are gathered.
-const GATHERED: Duration = Duration::from_millis(50);
-/// How many of them are loaded from a bucket at a time.
-const RENEWALS: usize = 16;
 /// What a cached set costs beside its bytes, about.
 const OVERHEAD: usize = 512;
 
@@ -117,8 +113,8 @@ pub(super) struct SignatureSet {
     /// The extension's answer, made when it is first asked for and then shared.
     pub(super) listing: OnceLock<Bytes>,
     loaded: Instant,
-    /// Whether it is, or was, being loaded anew.
-    renewing: AtomicBool,
+    /// Whether it is to be loaded anew.
+    asked: AtomicBool,
 }
 
 async fn load(backend: &dyn Backend, address: &SetAddress) -> Result<Arc<SignatureSet>, StoreError> {
@@ -128,35 +124,8 @@ async fn load(backend: &dyn Backend, address: &SetAddress) -> Result<Arc<Signatu
         tracing::error!(set = %address, error = %error, "cannot read from the store");
     })?;
     let entries = stored.into_iter().map(|signature| Entry::new(signature.bytes)).collect();
-    let renewing = AtomicBool::new(false);
-    Ok(Arc::new(SignatureSet { entries, listing: OnceLock::new(), loaded: Instant::now(), renewing }))
-}
-
-/// Loads what has become due. Many sets go to a thread for file work at a time: to send each alone
-/// costs more than to read it.
-async fn renew_due(due: Arc<Mutex<Vec<Key>>>, turns: Arc<Semaphore>, backend: Arc<dyn Backend>, sets: Sets) {
-    let Ok(_turn) = turns.acquire().await else { return };
-    tokio::time::sleep(GATHERED).await;
-    let due = std::mem::take(&mut *due.lock().unwrap_or_else(PoisonError::into_inner));
-    let renew = |backend: Arc<dyn Backend>, at_once| {
-        stream::iter(due).for_each_concurrent(at_once, move |key| {
-            let (backend, sets) = (backend.clone(), sets.clone());
-            async move {
-                if let Ok(set) = load(&*backend, &key.address).await {
-                    // Of an old generation, if there was a write meanwhile: then nobody asks for it.
-                    sets.insert(key, set).await;
-                }
-            }
-        })
-    };
-    match backend.here() {
-        Some(here) => {
-            let runtime = tokio::runtime::Handle::current();
-            // Ends early only with the server.
-            let _ = tokio::task::spawn_blocking(move || runtime.block_on(renew(here, 1))).await;
-        }
-        None => renew(backend, RENEWALS).await,
-    }
+    let asked = AtomicBool::new(false);
+    Ok(Arc::new(SignatureSet { entries, listing: OnceLock::new(), loaded: Instant::now(), asked }))
 }
 
 /// A set in one of its states.
@@ -180,11 +149,7 @@ type Sets = moka::future::Cache<Key, Arc<SignatureSet>>;
 pub(super) struct SetCache {
     backend: Arc<dyn Backend>,
     sets: Sets,
-    renew_after: Duration,
-    /// What is to be loaded anew; each set at most once in its life.
-    due: Arc<Mutex<Vec<Key>>>,
-    /// One at a time is at work on it.
-    renewing: Arc<Semaphore>,
+    renewal: Arc<Renewal>,
     generations: Box<[AtomicU64]>,
     writers: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
@@ -205,11 +170,9 @@ impl SetCache {
             .time_to_live(lifetime)
             .build();
         Self {
+            renewal: Renewal::new(backend.clone(), sets.clone(), lifetime),
             backend,
             sets,
-            renew_after: lifetime.mul_f32(RENEWED_FROM),
-            due: Arc::default(),
-            renewing: Arc::new(Semaphore::new(1)),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
             writers: (0..GENERATIONS).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::new(),
@@ -222,29 +185,13 @@ impl SetCache {
         // There or not, nothing is waited for; and so no connection keeps room for it.
         if let Some(set) = self.sets.get(&key).now_or_never().flatten() {
             metrics::CACHE_LOOKUPS.inc(LookupResult::Hit);
-            if set.loaded.elapsed() > self.renew_after {
-                self.renew(key, &set);
-            }
+            self.renewal.asked(key, &set);
             return Ok(set);
         }
         metrics::CACHE_LOOKUPS.inc(LookupResult::Miss);
         let address = key.address.clone();
         // Boxed: each connection has room for this future, and mostly a set is there.
         Box::pin(self.sets.try_get_with(key, load(&*self.backend, &address))).await
-    }
-
-    /// Has a set loaded anew that is asked for and will soon be too old, so that nobody has to wait
-    /// for it then. When the store fails, the old one stays for its time.
-    fn renew(&self, key: Key, set: &SignatureSet) {
-        if set.renewing.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        due.push(key);
-        // Whoever finds the list empty has it worked off.
-        if due.len() == 1 {
-            tokio::spawn(renew_due(self.due.clone(), self.renewing.clone(), self.backend.clone(), self.sets.clone()));
-        }
     }
 
     /// Appends to a set if `admit` agrees to the set as it is at this moment.
@@ -353,7 +300,7 @@ mod tests {
     use super::*;
     use crate::server::testing::FaultyStore;
 
-    fn address() -> SetAddress {
+    pub(super) fn address() -> SetAddress {
         SetAddress::image(StorePath::parse("x").unwrap(), Digest::sha256(b"x")).unwrap()
     }
 
@@ -385,27 +332,6 @@ mod tests {
         assert_eq!(cache.get(address()).await.unwrap().entries.len(), 0);
         cache.append(&address(), b"a", |_| Ok::<_, ()>(())).await.unwrap().unwrap();
         assert_eq!(cache.get(address()).await.unwrap().entries.len(), 1);
-    }
-
-    #[tokio::test]
-    async fn what_is_asked_for_is_renewed_before_anybody_waits() {
-        let store = FaultyStore::default();
-        let mut config = ServerConfig::default();
-        config.cache.set_seconds = 4;
-        let cache = SetCache::new(Arc::new(store.clone()), &config);
-        cache.get(address()).await.unwrap();
-        cache.get(address()).await.unwrap();
-        assert_eq!(store.reads(), 1);
-        tokio::time::sleep(Duration::from_millis(3300)).await;
-        store.put(&address(), &["a"]).await;
-        let gate = store.hold_next_read();
-        assert_eq!(cache.get(address()).await.unwrap().entries.len(), 0, "nobody waits");
-        gate.reached().await;
-        assert_eq!(cache.get(address()).await.unwrap().entries.len(), 0);
-        gate.open();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(cache.get(address()).await.unwrap().entries.len(), 1);
-        assert_eq!(store.reads(), 2, "one at a time");
     }
 
     #[tokio::test]
