@@ -5,7 +5,7 @@ use std::path::Path;
 
 use countersign::image::Digest;
 
-use crate::load::{Drive, compare, print};
+use crate::load::{Bars, Drive, compare, print};
 use crate::peers::Peer;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::http;
@@ -30,9 +30,10 @@ pub fn run(work: &Path) {
     tree::draw(&other, "", &lookaside);
     let upstream = registry.url();
     let server = Peer::countersign(&["--store", root.to_str().unwrap(), "--upstream", &upstream], None);
-    let how = Drive { paths: &one, headers: &[], reconnect: false, missing: false, seconds: 6 };
+    let how = Drive::hits(&one, 3);
     let rounds = compare((&server, how), (&server, Drive { paths: &other, ..how }));
-    print("extension, verdict cached (the other: the same server's lookaside)", rounds, 0.5, false);
+    let bars = Bars { rate: Some(0.5), ..Bars::default() };
+    print("extension, verdict cached (the other: the same server's lookaside)", rounds, bars);
 }
 
 /// Pushes small images and returns their digests.

@@ -27,8 +27,7 @@ pub fn run(work: &Path) {
         assert_eq!(http::get(server.address(), &format!("/lookaside/{key}")).status, 200);
     }
     let cold = start.elapsed().as_secs_f64() * 1e6 / keys.len() as f64;
-    let how = Drive { paths: &paths, headers: &[], reconnect: false, missing: false, seconds: 5 };
-    let warm = drive(&server, how);
+    let warm = drive(&server, Drive::hits(&paths, 5));
     println!("lookaside over S3 (moto, which is slow itself)");
     println!("  first request for a digest {cold:>8.0} us; then {:>8.0} /s, p99 {} us", warm.rate, warm.p99);
 }

@@ -1,9 +1,10 @@
 //! Signature sets in memory: one store visit for a client's whole walk 1, 2, 3, 404.
 //!
 //! A cached set lives a few seconds, for the changes of other processes; one that is asked for again
-//! is loaded anew in time (`renewal`), so that nobody waits for it. Own writes are seen at once: each write moves the set's *generation* on before it is acknowledged, and the generation
-//! is part of the cache's key. So what a reader loads while a write is under way is kept under the
-//! old generation and is never asked for again.
+//! is loaded anew in time (`renewal`), so that nobody waits for it. Own writes are seen at once: each
+//! write moves the set's *generation* on before it is acknowledged, and the generation is part of the
+//! cache's key. So what a reader loads while a write is under way is kept under the old generation
+//! and is never asked for again.
 
 mod renewal;
 

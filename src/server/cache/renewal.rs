@@ -32,12 +32,12 @@ pub(super) struct Renewal {
     sets: Sets,
     asked_from: Duration,
     renewed_at: Duration,
-    /// How late a renewal may begin: what is asked for now can be due earlier than all others.
+    /// The longest sleep: what is asked for meanwhile can be due earlier than all others.
     late: Duration,
     /// By when they were loaded; each set at most once in its life.
     waiting: Mutex<BTreeMap<(Instant, u64), Key>>,
-    /// One task is at work on them, as long as there are any. Taken and given back under the lock
-    /// of `waiting`.
+    /// One task is at work on them, as long as there are any. Taken under the lock of `waiting`, and
+    /// given back under it.
     turn: Arc<Semaphore>,
 }
 
@@ -105,15 +105,16 @@ impl Renewal {
 
     /// Loads sets from a folder all on one thread, from a bucket some at a time.
     async fn renew(&self, due: Vec<(Instant, Key)>) {
-        match self.backend.here() {
+        let sets = self.sets.clone();
+        let work = match self.backend.here() {
             Some(here) => {
-                let (sets, runtime) = (self.sets.clone(), tokio::runtime::Handle::current());
-                let work = move || runtime.block_on(renew_all(here, sets, due, 1));
-                // Ends early only with the server.
-                let _ = tokio::task::spawn_blocking(work).await;
+                let runtime = tokio::runtime::Handle::current();
+                tokio::task::spawn_blocking(move || runtime.block_on(renew_all(here, sets, due, 1)))
             }
-            None => renew_all(self.backend.clone(), self.sets.clone(), due, AT_ONCE).await,
-        }
+            None => tokio::spawn(renew_all(self.backend.clone(), sets, due, AT_ONCE)),
+        };
+        // Should it break down, the next are renewed all the same.
+        let _ = work.await;
     }
 }
 
@@ -122,9 +123,14 @@ async fn renew_all(backend: Arc<dyn Backend>, sets: Sets, due: Vec<(Instant, Key
     let renew = |(loaded, key): (Instant, Key)| {
         let (backend, sets) = (&backend, &sets);
         async move {
-            // With a slow store somebody else may have loaded it meanwhile, or nobody wants it now.
-            let current = sets.get(&key).await.is_some_and(|set| set.loaded == loaded);
-            if current && let Ok(set) = load(&**backend, &key.address).await {
+            let is_current = async || sets.get(&key).await.is_some_and(|set| set.loaded == loaded);
+            // When the store was slow to give those before it, its life may be over.
+            if !is_current().await {
+                return;
+            }
+            let Ok(set) = load(&**backend, &key.address).await else { return };
+            // When the store was slow to give this one, somebody may have loaded a newer one meanwhile.
+            if is_current().await {
                 // Of an old generation, if there was a write meanwhile: then nobody asks for it.
                 sets.insert(key, set).await;
             }
@@ -140,13 +146,15 @@ mod tests {
     use super::*;
     use crate::config::ServerConfig;
     use crate::server::testing::FaultyStore;
+    use crate::store::{Store, StoreOptions};
 
     /// A cache whose sets live for four seconds: asked for from 0.8 on, renewed at 3.2 to 3.4.
-    async fn cache(store: &FaultyStore) -> SetCache {
+    async fn cache(store: impl Backend + 'static) -> SetCache {
         let mut config = ServerConfig::default();
         config.cache.set_seconds = 4;
-        let cache = SetCache::new(Arc::new(store.clone()), &config);
-        assert_eq!(length(&cache).await, 0);
+        let cache = SetCache::new(Arc::new(store), &config);
+        // So its life begins.
+        cache.get(address()).await.unwrap();
         cache
     }
 
@@ -161,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_asked_for_is_renewed_before_anybody_waits() {
         let store = FaultyStore::default();
-        let cache = cache(&store).await;
+        let cache = cache(store.clone()).await;
         millis(1000).await;
         assert_eq!(length(&cache).await, 0);
         assert_eq!(length(&cache).await, 0);
@@ -182,9 +190,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_slow_renewal_does_not_bring_the_past_back() {
+        let store = FaultyStore::default();
+        let cache = cache(store.clone()).await;
+        millis(1000).await;
+        assert_eq!(length(&cache).await, 0);
+        let gate = store.hold_next_read();
+        gate.reached().await;
+        store.put(&address(), &["a"]).await;
+        // By now the old one's life is over.
+        millis(1200).await;
+        assert_eq!(length(&cache).await, 1);
+        gate.open();
+        millis(100).await;
+        assert_eq!(length(&cache).await, 1);
+    }
+
+    #[tokio::test]
+    async fn sets_of_a_folder_are_renewed_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap(), &StoreOptions::default()).await.unwrap();
+        let cache = cache(store.clone()).await;
+        millis(1000).await;
+        assert_eq!(length(&cache).await, 0);
+        // Past the cache, as another process would.
+        store.append(&address(), b"a").await.unwrap();
+        millis(1500).await;
+        assert_eq!(length(&cache).await, 0);
+        // Its life ends at 4 s; another second it is not waited for.
+        millis(1200).await;
+        assert_eq!(length(&cache).await, 1, "renewed at 3.2 to 3.4 s");
+    }
+
+    #[tokio::test]
     async fn one_clients_walk_does_not_renew_a_set() {
         let store = FaultyStore::default();
-        let cache = cache(&store).await;
+        let cache = cache(store.clone()).await;
         for _ in 0..4 {
             assert_eq!(length(&cache).await, 0);
         }
@@ -196,11 +237,8 @@ mod tests {
     async fn a_renewal_that_fails_leaves_the_old_set_and_the_next_is_tried() {
         let store = FaultyStore::default();
         store.put(&address(), &["a"]).await;
-        let mut config = ServerConfig::default();
-        config.cache.set_seconds = 4;
-        let cache = SetCache::new(Arc::new(store.clone()), &config);
-        assert_eq!(length(&cache).await, 1);
-        for worse in [FaultyStore::fail, FaultyStore::panic] {
+        let cache = cache(store.clone()).await;
+        for worse in [FaultyStore::panic, FaultyStore::fail] {
             millis(1000).await;
             assert_eq!(length(&cache).await, 1);
             let reads = store.reads();
