@@ -38,8 +38,8 @@ function done(summary, latency, requests)
 end
 "#;
 
-/// Each connection waits for so many milliseconds after an answer: neither server is asked for all
-/// that it can do.
+/// Each connection waits for a millisecond after an answer: neither server is asked for all that it
+/// can do.
 const PACE: &str = "
 function delay()
   return 1
@@ -191,8 +191,8 @@ pub fn print(what: &str, (our, their): (Round, Round), bars: Bars) {
     println!("  ratio        {rate}   cpu {cpu}   p99 {p99}");
 }
 
-/// Says what a ratio is, and whether it meets its bar.
-fn judged(ratio: f64, bar: Option<(f64, bool)>) -> String {
+/// Says what a ratio is and, with its bar and whether that is met, how it stands.
+pub fn judged(ratio: f64, bar: Option<(f64, bool)>) -> String {
     match bar {
         Some((bar, met)) => format!("{ratio:.2} (bar {bar:.2}: {})", if met { "met" } else { "NOT met" }),
         None => format!("{ratio:.2}"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use countersign::image::Digest;
 use sha2::Digest as _;
 
-use crate::load::median;
+use crate::load::{judged, median};
 use crate::peers::Peer;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::http;
@@ -57,22 +57,22 @@ pub fn run(work: &Path) {
     let line = |name: &str, times: [Vec<f64>; 2]| {
         let [our, their] = times.map(median);
         let ratio = their / our;
-        let met = if ratio >= 0.9 { "met" } else { "NOT met" };
         println!(
-            "{name} of {gib} GiB: countersign {:.0} MiB/s, nginx {:.0} MiB/s, ratio {ratio:.2} (bar 0.90: {met})",
+            "{name} of {gib} GiB: countersign {:.0} MiB/s, nginx {:.0} MiB/s, ratio {}",
             1024.0 * gib / our,
-            1024.0 * gib / their
+            1024.0 * gib / their,
+            judged(ratio, Some((0.9, ratio >= 0.9)))
         );
     };
     line("proxy, download", down);
     line("proxy, upload", up);
     let [our, their] = first.map(median);
-    let met = if our <= 1.2 * their { "met" } else { "NOT met" };
+    let ratio = our / their;
     println!(
-        "proxy, time to the first byte: {:.2} ms against {:.2} ms, ratio {:.2} (bar 1.20: {met})",
+        "proxy, time to the first byte: {:.2} ms against {:.2} ms, ratio {}",
         our * 1e3,
         their * 1e3,
-        our / their
+        judged(ratio, Some((1.2, ratio <= 1.2)))
     );
     println!("proxy, peak memory after all of it: {} MiB", ours.memory().1 / 1024);
 }

@@ -36,8 +36,8 @@ pub(super) struct Renewal {
     late: Duration,
     /// By when they were loaded; each set at most once in its life.
     waiting: Mutex<BTreeMap<(Instant, u64), Key>>,
-    /// One task is at work on them, as long as there are any. Taken under the lock of `waiting`, and
-    /// given back under it.
+    /// One task is at work on them, as long as there are any. Taken and given back under the lock
+    /// of `waiting`.
     turn: Arc<Semaphore>,
 }
 
