@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod gate;
+mod header_name;
 mod limits;
 mod listen;
 mod map;
@@ -16,6 +17,7 @@ mod tls;
 pub use access::{AccessConfig, AccessError, AccessRule, CertificateName, Way};
 pub use admin::AdminConfig;
 pub use gate::{ClaimPath, GateConfig, GateError, GateMode, GateRule, GateRuleConfig, GateRules};
+pub use header_name::{HeaderPattern, HeaderPatternError};
 pub use limits::LimitConfig;
 pub use listen::{ListenAddress, ListenAddresses};
 pub use namespaces::Namespaces;

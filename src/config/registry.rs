@@ -35,6 +35,8 @@ pub struct RegistryConfig {
     /// As at the top.
     pub upstream_keep_host: Option<bool>,
     /// As at the top.
+    pub upstream_redirect_origins: Option<Vec<HttpOrigin>>,
+    /// As at the top.
     #[serde(deserialize_with = "optional_time_limit")]
     pub upstream_timeout_seconds: Option<u64>,
     /// As at the top.
@@ -265,6 +267,9 @@ impl RegistryConfig {
             store_prefix,
             upstream_tls_verify: self.upstream_tls_verify.unwrap_or(top.upstream_tls_verify),
             upstream_keep_host: self.upstream_keep_host.unwrap_or(top.upstream_keep_host),
+            upstream_redirect_origins: self
+                .upstream_redirect_origins
+                .unwrap_or_else(|| top.upstream_redirect_origins.clone()),
             upstream_timeout_seconds: self.upstream_timeout_seconds.unwrap_or(top.upstream_timeout_seconds),
             access_timeout_seconds: self.access_timeout_seconds.unwrap_or(top.access_timeout_seconds),
             // The default registry's own, by which this one's clients would find that one.

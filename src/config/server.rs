@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::access::AccessConfig;
 use super::admin::AdminConfig;
 use super::gate::GateConfig;
+use super::header_name::HeaderPattern;
 use super::limits::LimitConfig;
 use super::listen::ListenAddresses;
 use super::network::Network;
@@ -67,10 +68,14 @@ pub struct ServerConfig {
     pub upstream_tls_verify: bool,
     /// Whether the upstream sees the `Host` that the client sent. Default false: it sees its own
     /// name, by which virtual hosts and certificates are found, and the client's in
-    /// `X-Forwarded-Host`; addresses in its answers are rewritten either way. Where several
-    /// registries share the upstream's address, set `public_url` too: who may read and write
-    /// signatures is then asked under that name only, never under one that the caller chose.
+    /// `X-Forwarded-Host`; addresses in its answers are rewritten either way. This is for requests
+    /// that are passed on only: what the server asks by itself goes to the host of `public_url`, or
+    /// to the upstream's own where there is none, and never to one that the caller chose.
     pub upstream_keep_host: bool,
+    /// Further origins, `http(s)://host[:port]`, to which the upstream may redirect the question
+    /// whether a caller may read a manifest. Default: none; only an answer from the upstream's own
+    /// origin says so.
+    pub upstream_redirect_origins: Vec<HttpOrigin>,
     /// How long the upstream may be silent before its answer begins, in seconds. An upload that
     /// makes progress is not silence. Default 300.
     #[serde(deserialize_with = "time_limit")]
@@ -90,9 +95,13 @@ pub struct ServerConfig {
     /// other host.
     #[serde(deserialize_with = "registries")]
     pub registries: BTreeMap<String, RegistryConfig>,
-    /// Whose `X-Forwarded-*` and `Forwarded` headers are believed; everybody else's are taken off.
-    /// Default: this machine's (`127.0.0.0/8`, `::1`).
+    /// Whose headers about a caller's identity and origin are believed (`X-Forwarded-*`, `Forwarded`
+    /// and the others that SECURITY.md lists); everybody else's are taken off. Default: this
+    /// machine's (`127.0.0.0/8`, `::1`).
     pub trusted_proxies: Vec<Network>,
+    /// Further headers that are taken off unless a trusted proxy sends them: `X-User`, or `X-Sso-*`
+    /// for all that begin so. Names compare without case and with `_` as `-`. Default: none.
+    pub drop_headers: Vec<HeaderPattern>,
     /// How long open requests may go on after the order to stop, in seconds. Default 30.
     #[serde(deserialize_with = "seconds")]
     pub drain_seconds: u64,
@@ -141,6 +150,7 @@ impl Default for ServerConfig {
             upstream: None,
             upstream_tls_verify: true,
             upstream_keep_host: false,
+            upstream_redirect_origins: Vec::new(),
             upstream_timeout_seconds: 300,
             access_timeout_seconds: 15,
             store_prefix: StorePath::default(),
@@ -148,6 +158,7 @@ impl Default for ServerConfig {
             credentials: None,
             registries: BTreeMap::new(),
             trusted_proxies: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| text.parse().ok()).collect(),
+            drop_headers: Vec::new(),
             drain_seconds: 30,
             gate: GateConfig::default(),
             access: AccessConfig::default(),

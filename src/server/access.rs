@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
-use super::caller::{Caller, FORWARDED_FOR};
+use super::caller::Caller;
 use super::error::Problem;
 use super::token_life;
 use super::upstream::{Body, Upstream};
@@ -49,6 +49,11 @@ fn is_manifest(headers: &HeaderMap) -> bool {
         .any(|start| kind.starts_with(start))
 }
 
+fn accepting_manifests(mut question: request::Parts) -> request::Parts {
+    question.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
+    question
+}
+
 fn verdict(problem: &Problem) -> AccessVerdict {
     match problem {
         Problem::PassedOn { .. } | Problem::Denied(_) => AccessVerdict::Refused,
@@ -69,9 +74,9 @@ pub(super) enum Manifest {
 ///
 /// A right is remembered no longer than its token lives, where that says so ([`token_life`]).
 /// Only grants are remembered: a refusal carries a challenge of its own, and an absent manifest
-/// may be pushed before the next request. The key is a salted hash of the credentials, the place
-/// that the caller asks from and the object, so nothing is shared between callers and no
-/// credential stays in memory.
+/// may be pushed before the next request. The key is a salted hash of the credentials and the
+/// object, which is all that the upstream is told, so nothing is shared between callers of
+/// different credentials and no credential stays in memory.
 pub(super) struct Access {
     upstream: Arc<Upstream>,
     /// Until when, since a token may end before that.
@@ -108,13 +113,10 @@ impl Access {
         add(digest.map(ToString::to_string).unwrap_or_default().as_bytes());
         // What the server's own credentials may do is not what nobody may do.
         add(&[u8::from(caller.own)]);
-        // An upstream may also judge by the caller's address.
-        add(caller.peer.ip().to_string().as_bytes());
-        for header in [FORWARDED_FOR, AUTHORIZATION] {
-            let values = headers.get_all(&header);
-            add(&(values.iter().count() as u64).to_be_bytes());
-            values.iter().for_each(|value| add(value.as_bytes()));
-        }
+        // All of the caller's that the upstream is shown.
+        let authorization = headers.get(AUTHORIZATION);
+        add(&[u8::from(authorization.is_some())]);
+        add(authorization.map(HeaderValue::as_bytes).unwrap_or_default());
         hash.finalize().into()
     }
 
@@ -162,17 +164,10 @@ impl Access {
         caller: &Caller,
     ) -> Result<Manifest, Problem> {
         let path = format!("/v2/{name}/manifests/{digest}");
-        let mut question = self.upstream.question(Method::HEAD, &path, headers, caller)?;
-        question.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
-        let mut answer = if caller.own {
-            let sent = self.upstream.send_own(question, name, caller);
-            tokio::time::timeout(self.timeout, sent).await.unwrap_or(Err(Problem::UpstreamTimeout))?
-        } else {
-            self.ask(question).await?
-        };
+        let mut answer = self.ask_about(&path, name, headers, caller).await?;
         let redirected = answer.status().is_redirection();
         if redirected {
-            answer = self.follow(&path, answer, caller).await?;
+            answer = self.follow(&path, answer, (name, headers), caller).await?;
         }
         match answer.status() {
             StatusCode::OK if redirected && !is_manifest(answer.headers()) => {
@@ -185,16 +180,36 @@ impl Access {
             }
             StatusCode::NOT_FOUND => Ok(Manifest::Absent),
             status if redirected => Err(Problem::UpstreamFailing(status, None)),
-            _ => Err(self.refusal(answer, caller).await),
+            _ => Err(self.refusal(answer, &path, caller).await),
         }
     }
 
-    /// Follows an upstream that keeps its manifests elsewhere, as registry.k8s.io does. Whoever is
-    /// sent there may read there; no credentials go along, since none are meant for that place.
+    /// Asks about a manifest at a path of the upstream's.
+    async fn ask_about(
+        &self,
+        path_and_query: &str,
+        name: &str,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<Response<Incoming>, Problem> {
+        if !caller.own {
+            let question = self.upstream.question(Method::HEAD, path_and_query, headers, caller.id)?;
+            return self.ask(accepting_manifests(question)).await;
+        }
+        let question = accepting_manifests(self.upstream.own_request(Method::HEAD, path_and_query, caller.id)?);
+        let sent = self.upstream.send_own(question, name, caller.id);
+        tokio::time::timeout(self.timeout, sent).await.unwrap_or(Err(Problem::UpstreamTimeout))
+    }
+
+    /// Follows an upstream that keeps its manifests at another path. An answer counts only from the
+    /// upstream's own origin, or from one that the operator has named: what a registry, or whoever
+    /// stands before it, sends elsewhere says nothing about rights at this one. Credentials never
+    /// leave the upstream's own origin.
     async fn follow(
         &self,
         path: &str,
         mut answer: Response<Incoming>,
+        (name, headers): (&str, &HeaderMap),
         caller: &Caller,
     ) -> Result<Response<Incoming>, Problem> {
         let mut at = self.upstream.url(path)?;
@@ -202,13 +217,20 @@ impl Access {
             let failing = Problem::UpstreamFailing(answer.status(), None);
             let Some(next) = answer.headers().get(LOCATION).and_then(|v| v.to_str().ok()) else { return Err(failing) };
             let Ok(next) = at.join(next) else { return Err(failing) };
-            let falls = at.scheme() == "https" && next.scheme() != "https";
-            if falls || !matches!(next.scheme(), "http" | "https") {
+            let own = self.upstream.own_path(next.as_str());
+            if own.is_none() && !self.upstream.may_redirect_to(&next) {
+                tracing::warn!(
+                    upstream = %self.upstream.origin,
+                    to = %next.origin().ascii_serialization(),
+                    "the upstream redirects the question who may read a manifest to another origin, which has no say; \
+                     if it keeps its manifests there, name that origin under upstream_redirect_origins"
+                );
                 return Err(failing);
             }
-            let mut question = Upstream::stranger(Method::HEAD, &next, caller.id)?;
-            question.headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
-            answer = self.ask(question).await?;
+            answer = match own {
+                Some(path) => self.ask_about(&path, name, headers, caller).await?,
+                None => self.ask(accepting_manifests(Upstream::elsewhere(Method::HEAD, &next, caller.id)?)).await?,
+            };
             if !answer.status().is_redirection() {
                 return Ok(answer);
             }
@@ -232,8 +254,8 @@ impl Access {
             metrics::ACCESS_CHECKS.inc((Right::Push, AccessVerdict::Cached));
             return Ok(());
         }
-        let mut question =
-            self.upstream.question(Method::POST, &format!("/v2/{name}/blobs/uploads/"), headers, caller)?;
+        let path = format!("/v2/{name}/blobs/uploads/");
+        let mut question = self.upstream.question(Method::POST, &path, headers, caller.id)?;
         question.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
         // A task of its own: a client that hangs up must not leave an open upload behind.
         let (access, headers, caller) = (self.clone(), headers.clone(), caller.clone());
@@ -242,13 +264,13 @@ impl Access {
             match answer.status() {
                 StatusCode::ACCEPTED => {
                     access.grant(key, &headers).await;
-                    tokio::spawn(async move { access.cancel(&answer, &headers, &caller).await });
+                    tokio::spawn(async move { access.cancel(&answer, &headers, caller.id).await });
                     Ok(())
                 }
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(Problem::Denied(
                     "the upstream registry takes no uploads to this repository, so no signatures either".to_owned(),
                 )),
-                _ => Err(access.refusal(answer, &caller).await),
+                _ => Err(access.refusal(answer, &path, &caller).await),
             }
         });
         let asked = asked.await.unwrap_or(Err(Problem::Internal));
@@ -263,13 +285,13 @@ impl Access {
     }
 
     /// Cancels an upload; registries forget it some day if that fails.
-    async fn cancel<B>(&self, opened: &Response<B>, headers: &HeaderMap, caller: &Caller) {
+    async fn cancel<B>(&self, opened: &Response<B>, headers: &HeaderMap, id: u64) {
         let Some(location) = opened.headers().get(LOCATION) else { return };
-        let Some(path) = self.upstream.upload_path(location, caller) else {
+        let Some(path) = self.upstream.upload_path(location) else {
             tracing::debug!("the upstream's upload is elsewhere and is left to it");
             return;
         };
-        let Ok(request) = self.upstream.question(Method::DELETE, &path, headers, caller) else { return };
+        let Ok(request) = self.upstream.question(Method::DELETE, &path, headers, id) else { return };
         match self.ask(request).await {
             Ok(answer) if answer.status().is_success() => {}
             Ok(answer) => tracing::debug!(status = %answer.status(), "the upstream did not cancel an upload"),
@@ -278,7 +300,7 @@ impl Access {
     }
 
     /// Turns an upstream's answer that grants nothing into what the caller is told.
-    async fn refusal(&self, answer: Response<Incoming>, caller: &Caller) -> Problem {
+    async fn refusal(&self, answer: Response<Incoming>, path: &str, caller: &Caller) -> Problem {
         let (mut head, body) = answer.into_parts();
         let status = head.status;
         match status {
@@ -288,7 +310,8 @@ impl Access {
                     .get(CONTENT_TYPE)
                     .and_then(|v| v.to_str().ok())
                     .is_some_and(|v| v.starts_with("application/json"));
-                self.upstream.polish(&mut head, caller);
+                let token_paths = self.upstream.polish(&mut head, caller);
+                self.upstream.confirm_token_paths(&token_paths, path, caller.id).await;
                 let mut headers = HeaderMap::new();
                 for name in [WWW_AUTHENTICATE, RETRY_AFTER] {
                     for value in head.headers.get_all(&name) {

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::Request;
-use http::header::{FORWARDED, HOST, HeaderMap, HeaderName};
+use http::header::{HOST, HeaderMap, HeaderName};
 
 use crate::config::{HttpOrigin, Network, Scheme};
 
@@ -38,16 +37,6 @@ impl Caller {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1234));
         let client = HttpOrigin::localhost(Scheme::Http);
         Self { peer, from: peer.ip(), id, client, below: None, fronted: false, own: false }
-    }
-}
-
-/// Takes off what a peer that is no trusted proxy says about where a request came from. Afterwards
-/// every header may be believed; what `Host` says is seen to at the listener's door.
-pub(super) fn believe<B>(request: &mut Request<B>, peer: IpAddr, trusted: &[Network]) {
-    if !trusted.iter().any(|network| network.contains(peer)) {
-        for name in [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, FORWARDED] {
-            request.headers_mut().remove(name);
-        }
     }
 }
 
@@ -130,24 +119,6 @@ mod tests {
         ] {
             assert_eq!(client_origin(&headers(given), Scheme::Http, None, listen).to_string(), expected, "{given:?}");
             assert_eq!(client_origin(&headers(given), Scheme::Http, Some(&public), listen), public);
-        }
-    }
-
-    #[test]
-    fn only_trusted_proxies_are_believed() {
-        let trusted: Vec<Network> = vec!["10.0.0.0/8".parse().unwrap()];
-        for (peer, kept) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("127.0.0.1", false), ("::1", false)] {
-            let mut request = Request::new(());
-            *request.headers_mut() = headers(&[
-                ("host", "a"),
-                ("forwarded", "host=evil"),
-                ("x-forwarded-for", "1.2.3.4"),
-                ("x-forwarded-host", "b"),
-                ("x-forwarded-proto", "https"),
-            ]);
-            believe(&mut request, peer.parse().unwrap(), &trusted);
-            assert_eq!(request.headers().len(), if kept { 5 } else { 1 }, "{peer}");
-            assert_eq!(request.headers()["host"], "a");
         }
     }
 

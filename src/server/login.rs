@@ -7,24 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderMap};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use super::caller::Caller;
 use super::error::Problem;
-use super::upstream::{Body, Upstream};
+use super::upstream::Upstream;
 use crate::config::ServerConfig;
-use crate::registry::{Challenge, Credential, TokenError, bearer_token, challenges};
+use crate::registry::{Credential, TokenError, bearer_token};
 
-/// How long it is remembered how the registry wants to be asked.
-const CHALLENGE_LIFE: Duration = Duration::from_secs(60);
 /// How many tokens are remembered.
 const REMEMBERED: u64 = 10_000;
 
 /// Gets tokens, and remembers each as long as a right.
 pub(super) struct Login {
     upstream: Arc<Upstream>,
-    challenge: moka::future::Cache<(), Option<Challenge>>,
     tokens: moka::future::Cache<[u8; 32], HeaderValue>,
     salt: [u64; 2],
     timeout: Duration,
@@ -36,7 +32,6 @@ impl Login {
         let life = Duration::from_secs(config.cache.access_seconds);
         Self {
             upstream,
-            challenge: moka::future::Cache::builder().max_capacity(1).time_to_live(CHALLENGE_LIFE).build(),
             tokens: moka::future::Cache::builder().max_capacity(REMEMBERED).time_to_live(life).build(),
             salt: [seeds.hash_one(0), seeds.hash_one(1)],
             timeout: Duration::from_secs(config.access_timeout_seconds),
@@ -53,19 +48,20 @@ impl Login {
         (name, actions): (&str, &str),
         headers: &HeaderMap,
         credential: Option<&Credential>,
-        caller: &Caller,
+        id: u64,
     ) -> Result<Option<HeaderMap>, Problem> {
         let mut headers = headers.clone();
         if credential.is_none() {
             headers.remove(AUTHORIZATION);
         }
-        let challenge = self.challenge.try_get_with((), self.ask(&headers, caller)).await;
-        let challenge = challenge.map_err(|_| Problem::UpstreamUnreachable)?;
-        let Some(challenge) = challenge else { return Ok(Some(headers)) };
+        let challenges = self.upstream.challenges(id).await.map_err(|_| Problem::UpstreamUnreachable)?;
+        let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme() == "bearer") else {
+            return Ok(Some(headers));
+        };
         let key = self.key(name, actions, &headers);
         let token = async {
             let scope = format!("repository:{name}:{actions}");
-            bearer_token(&self.upstream.http, &challenge, scope, credential, self.upstream.is_plain(), self.timeout)
+            bearer_token(&self.upstream.http, challenge, scope, credential, self.upstream.is_plain(), self.timeout)
                 .await
         };
         match self.tokens.try_get_with(key, token).await {
@@ -81,22 +77,6 @@ impl Login {
                     Err(Problem::UpstreamUnreachable)
                 }
             },
-        }
-    }
-
-    /// Asks how the registry wants to be asked: the Bearer challenge, if it has one.
-    async fn ask(&self, headers: &HeaderMap, caller: &Caller) -> Result<Option<Challenge>, Problem> {
-        let mut ping = self.upstream.question(Method::GET, "/v2/", headers, caller)?;
-        ping.headers.remove(AUTHORIZATION);
-        let sent = tokio::time::timeout(self.timeout, self.upstream.send(ping, Body::Empty)).await;
-        let answer = sent.unwrap_or(Err(Problem::UpstreamTimeout))?;
-        match answer.status() {
-            StatusCode::OK => Ok(None),
-            StatusCode::UNAUTHORIZED => {
-                let mut challenges = challenges(answer.headers()).into_iter();
-                Ok(challenges.find(|challenge| challenge.scheme() == "bearer"))
-            }
-            status => Err(Problem::UpstreamFailing(status, None)),
         }
     }
 

@@ -16,6 +16,7 @@ mod audit;
 mod body;
 mod cache;
 mod caller;
+mod client_headers;
 mod error;
 mod extension;
 #[doc(hidden)]
@@ -53,6 +54,8 @@ mod tokens;
 mod trace;
 mod upload;
 mod upstream;
+mod upstream_ping;
+mod upstream_request;
 mod watched;
 mod write;
 
@@ -193,9 +196,9 @@ impl App {
     ) -> impl Future<Output = Answer> + Send + use<'a> {
         let sites = &self.0.sites;
         let peer = connection.peer;
-        caller::believe(&mut request, peer.ip(), sites.trusted());
+        sites.client_headers().remove_untrusted(request.headers_mut(), peer.ip());
         let id = log::request_id();
-        let from = caller::address(request.headers(), peer.ip(), sites.trusted());
+        let from = caller::address(request.headers(), peer.ip(), sites.client_headers().trusted());
         let mut log = RequestLog::new(&request, from, peer, id);
         async move {
             #[cfg(feature = "otlp")]
@@ -312,7 +315,7 @@ impl App {
     /// Passes a path on that may be a token endpoint.
     async fn other(
         &self,
-        request: Request<ClientBody>,
+        mut request: Request<ClientBody>,
         from: &Connection,
         id: u64,
         face: &mut Face,
@@ -320,8 +323,9 @@ impl App {
         let door = self.0.sites.door(request.headers());
         let caller = door.caller(request.headers(), from, id);
         match door.site {
-            Some(site) if site.upstream.is_token_path(request.uri().path(), request.headers(), &caller).await => {
+            Some(site) if site.upstream.is_token_path(request.uri().path(), id).await => {
                 *face = Face::Token;
+                passport::unwrap(request.headers_mut(), &site.stamp);
                 proxy::forward(&site.upstream, request, &caller).await
             }
             _ => Err(Problem::NoSuchAddress(Shape::Plain)),
@@ -459,11 +463,9 @@ impl App {
 /// Takes a request in for a registry: a token of ours becomes what is in it, and who has nothing
 /// at all may pull by the server's own credentials.
 fn admit(site: &Site, request: &mut Request<ClientBody>, caller: &mut Caller) {
-    if !caller.fronted && caller.below.is_none() {
-        return;
-    }
     passport::unwrap(request.headers_mut(), &site.stamp);
-    caller.own = site.upstream.has_own()
+    caller.own = (caller.fronted || caller.below.is_some())
+        && site.upstream.has_own()
         && matches!(*request.method(), Method::GET | Method::HEAD)
         && !request.headers().contains_key(AUTHORIZATION);
 }

@@ -1,35 +1,15 @@
-//! How the upstream wants to be asked, and the server's own credentials there: for pulls of those
-//! who have none, and for nothing else.
+//! The server's own credentials at the upstream: for pulls of those who have none, and for nothing
+//! else. They go only where a request that carries nothing of any caller was sent to.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use http::header::{AUTHORIZATION, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Response, StatusCode, request};
 use hyper::body::Incoming;
 
-use super::caller::Caller;
 use super::error::Problem;
 use super::upstream::{Body, Upstream};
 use crate::config::{HttpOrigin, Scheme};
 use crate::image::Repository;
-use crate::registry::{Challenge, RegistryClient, challenges};
-
-/// How long what the upstream's ping said is taken for true.
-const PING_LIFE: Duration = Duration::from_secs(300);
-
-/// How soon it is pinged again when it failed.
-const PING_AGAIN: Duration = Duration::from_secs(1);
-
-/// What the upstream's ping said about authentication, and until when; nothing if it failed.
-#[derive(Debug, Default)]
-pub(super) struct Ways(tokio::sync::Mutex<Option<Pinged>>);
-
-#[derive(Debug)]
-struct Pinged {
-    until: Instant,
-    ways: Option<Arc<Vec<Challenge>>>,
-}
+use crate::registry::{Challenge, RegistryClient};
 
 /// The server's own credentials at one registry.
 #[derive(Debug)]
@@ -42,66 +22,38 @@ pub(super) struct Own {
 
 impl Own {
     /// Takes them; `name` is the registry's, or empty where only its address is known.
-    pub(super) fn new(client: RegistryClient, name: &str, origin: &HttpOrigin, tls_verify: bool) -> Self {
+    pub(super) fn new(client: RegistryClient, name: &str, origin: &HttpOrigin) -> Self {
         let plain = |text: &str| Repository::parse(&format!("{text}/x")).is_ok_and(|r| r.domain() == text);
         let domain = match (name, origin.authority()) {
             ("", authority) if plain(authority) => authority.to_owned(),
             ("", _) => format!("{}:{}", origin.host(), origin.port()),
             (name, _) => name.to_owned(),
         };
-        Self { client, domain, plain_allowed: origin.scheme() == Scheme::Http || !tls_verify }
+        Self { client, domain, plain_allowed: origin.scheme() == Scheme::Http }
     }
 }
 
 impl Upstream {
-    /// Returns the challenges of the upstream's ping; none if it is open to all.
-    ///
-    /// # Errors
-    /// The upstream's failure.
-    pub(super) async fn ways(&self, caller: &Caller) -> Result<Arc<Vec<Challenge>>, Problem> {
-        // Others wait for the answer rather than ask too, and take a failure for theirs.
-        let mut known = self.ways.0.lock().await;
-        if let Some(pinged) = known.as_ref().filter(|pinged| Instant::now() < pinged.until) {
-            return pinged.ways.clone().ok_or(Problem::UpstreamUnreachable);
-        }
-        let asked = self.ping(caller).await.map(Arc::new);
-        let life = if asked.is_ok() { PING_LIFE } else { PING_AGAIN };
-        *known = Some(Pinged { until: Instant::now() + life, ways: asked.as_ref().ok().cloned() });
-        asked
-    }
-
-    async fn ping(&self, caller: &Caller) -> Result<Vec<Challenge>, Problem> {
-        let ping = self.question(Method::GET, "/v2/", &HeaderMap::new(), caller)?;
-        let sent = tokio::time::timeout(self.question_time, self.send(ping, Body::Empty));
-        let answer = sent.await.unwrap_or(Err(Problem::UpstreamTimeout))?;
-        match answer.status() {
-            StatusCode::OK => Ok(Vec::new()),
-            StatusCode::UNAUTHORIZED => Ok(challenges(answer.headers())),
-            status => Err(Problem::UpstreamFailing(status, None)),
-        }
-    }
-
-    /// Sends a pull of `repository` with the server's own credentials.
+    /// Sends a pull of `repository`, made by [`Upstream::own_pull`] or [`Upstream::own_request`], with
+    /// the server's own credentials.
     ///
     /// # Errors
     /// The upstream's failure. Credentials that are not to be had are none, and the upstream's
     /// refusal then goes to the client.
     pub(super) async fn send_own(
         &self,
-        mut parts: request::Parts,
+        parts: request::Parts,
         repository: &str,
-        caller: &Caller,
+        id: u64,
     ) -> Result<Response<Incoming>, Problem> {
-        parts.headers.remove(AUTHORIZATION);
-        parts.headers.remove(CONTENT_LENGTH);
-        let ways = self.ways(caller).await?;
+        let ways = self.challenges(id).await?;
         let first = self.own_authorization(&ways, repository, false).await;
         let answer = self.send(authorized(parts.clone(), first.clone()), Body::Empty).await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         // An expired token, or a ping that does not say what a repository wants.
-        let second = self.own_authorization(&challenges(answer.headers()), repository, true).await;
+        let second = self.own_authorization(&self.believe(answer.headers()), repository, true).await;
         if second.is_none() || second == first {
             tracing::warn!(upstream = %self.origin, repository, "the upstream refuses the server's own credentials");
             return Ok(answer);

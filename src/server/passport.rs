@@ -12,7 +12,8 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderMap};
 use sha2::{Digest as _, Sha256};
 
-const MARK: &str = "Bearer cs1~";
+/// What our tokens begin with.
+const MARK: &str = "cs1~";
 
 /// Which registry a token is for: the beginning of its name's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,15 +55,43 @@ impl Passport<'_> {
 /// Returns the refresh token inside of one that we have handed on, or a stranger's as it is; none if
 /// it is for another registry.
 pub(super) fn refresh<'a>(text: &'a str, Stamp(stamp): &Stamp) -> Option<&'a str> {
-    match text.strip_prefix("cs1~") {
-        Some(ours) => ours.strip_prefix(stamp.as_str())?.strip_prefix("~t~"),
-        None => Some(text),
+    match text.strip_prefix(MARK) {
+        Some(ours) => ours.strip_prefix(stamp.as_str())?.strip_prefix("~t~").filter(|inside| !holds_token(inside.as_bytes())),
+        None => Some(text).filter(|text| !holds_token(text.as_bytes())),
     }
 }
 
-/// Tells whether there is a token of ours, for whichever registry.
+/// Tells whether a text holds a token of ours, however it is spelled. Other issuers' tokens hardly
+/// ever hold the mark, and base64 has no tilde.
+pub(super) fn holds_token(text: &[u8]) -> bool {
+    text.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK.as_bytes()))
+}
+
+/// Splits `Authorization` into its scheme and the rest.
+fn split(value: &HeaderValue) -> Option<(&str, &str)> {
+    let (scheme, rest) = value.to_str().ok()?.trim().split_once([' ', '\t'])?;
+    Some((scheme, rest.trim()))
+}
+
+/// Returns the token in `Authorization: Bearer`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = split(headers.get(AUTHORIZATION)?)?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// Tells whether the client has brought a token of ours, for whichever registry.
+pub(super) fn is_presented(headers: &HeaderMap) -> bool {
+    bearer(headers).is_some_and(|token| token.starts_with(MARK))
+}
+
+/// Tells whether there is a token of ours in `Authorization`, in whatever place and spelling: such a
+/// one must not be sent to a registry.
 pub(super) fn is_ours(headers: &HeaderMap) -> bool {
-    headers.get(AUTHORIZATION).is_some_and(|value| value.as_bytes().starts_with(MARK.as_bytes()))
+    headers.get_all(AUTHORIZATION).iter().any(|value| {
+        let pair = split(value).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
+        let decoded = pair.and_then(|(_, pair)| STANDARD.decode(pair).ok());
+        holds_token(value.as_bytes()) || decoded.is_some_and(|pair| holds_token(&pair))
+    })
 }
 
 /// Puts what the registry wants in the place of our token; a token for another registry is as none.
@@ -70,7 +99,7 @@ pub(super) fn unwrap(headers: &mut HeaderMap, stamp: &Stamp) {
     if !is_ours(headers) {
         return;
     }
-    let inside = headers.get(AUTHORIZATION).and_then(|value| authorization(value, stamp));
+    let inside = bearer(headers).and_then(|token| authorization(token, stamp));
     headers.remove(AUTHORIZATION);
     if let Some(mut inside) = inside {
         inside.set_sensitive(true);
@@ -78,8 +107,8 @@ pub(super) fn unwrap(headers: &mut HeaderMap, stamp: &Stamp) {
     }
 }
 
-fn authorization(value: &HeaderValue, Stamp(stamp): &Stamp) -> Option<HeaderValue> {
-    let mut parts = value.to_str().ok()?.strip_prefix(MARK)?.splitn(3, '~');
+fn authorization(token: &str, Stamp(stamp): &Stamp) -> Option<HeaderValue> {
+    let mut parts = token.strip_prefix(MARK)?.splitn(3, '~');
     if parts.next()? != stamp {
         return None;
     }
@@ -92,11 +121,11 @@ fn authorization(value: &HeaderValue, Stamp(stamp): &Stamp) -> Option<HeaderValu
     HeaderValue::from_str(&text).ok()
 }
 
-/// Returns the pair in `Authorization: Basic`, if that is there.
+/// Returns the pair in `Authorization: Basic`, if that is there and holds no token of ours.
 pub(super) fn basic(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, pair) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let (scheme, pair) = split(headers.get(AUTHORIZATION)?)?;
     // An empty user with an empty password is what clients send who have none.
-    (scheme.eq_ignore_ascii_case("basic") && pair.trim() != "Og==").then(|| pair.trim())
+    (scheme.eq_ignore_ascii_case("basic") && pair != "Og==" && !is_ours(headers)).then_some(pair)
 }
 
 #[cfg(test)]
@@ -128,9 +157,32 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_stays() {
-        for foreign in ["Bearer eyJ", "Basic dTpw", "bearer cs1~x", "cs1~", ""] {
+        for foreign in ["Bearer eyJ", "bearer e~J", "Basic dTpw", "Negotiate cs1", ""] {
             assert_eq!(unwrapped(foreign, "icr.io").as_deref(), Some(foreign));
         }
+    }
+
+    #[test]
+    fn our_tokens_are_found_in_every_spelling() {
+        let token = Passport::Token("inner").issue(&Stamp::of("icr.io"));
+        for scheme in ["Bearer ", "bearer ", "BEARER  ", "bEaReR\t"] {
+            let value = format!("{scheme}{token}");
+            assert_eq!(unwrapped(&value, "icr.io").as_deref(), Some("Bearer inner"), "{value}");
+            assert_eq!(unwrapped(&value, "quay.io"), None, "{value}");
+        }
+        let as_password = format!("basic {}", STANDARD.encode(format!("user:{token}")));
+        let nested = format!("Bearer {}", Passport::Token(&token).issue(&Stamp::of("quay.io")));
+        for hidden in [&token, &format!("Token {token}"), &format!("Bearer \"{token}\""), &as_password] {
+            assert_eq!(unwrapped(hidden, "icr.io"), None, "{hidden}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, as_password.parse().unwrap());
+        assert_eq!(basic(&headers), None);
+        // What comes out of a token is looked at once more before it is sent.
+        headers.insert(AUTHORIZATION, nested.parse().unwrap());
+        unwrap(&mut headers, &Stamp::of("quay.io"));
+        assert!(is_ours(&headers));
+        assert_eq!(refresh(&format!(" {token}"), &Stamp::of("icr.io")), None);
     }
 
     #[test]
@@ -156,7 +208,7 @@ mod tests {
     proptest! {
         #[test]
         fn broken_ones_are_as_none(rest in "[ -~]{0,40}") {
-            let value = format!("{MARK}{rest}");
+            let value = format!("Bearer {MARK}{rest}");
             if let Some(inside) = unwrapped(&value, "icr.io") {
                 prop_assert!(!inside.contains("cs1~") || rest.contains("cs1~"));
                 prop_assert!(rest.starts_with(&Stamp::of("icr.io").0));

@@ -242,7 +242,7 @@ impl Permit {
             registry::Credential::new(user.as_str(), String::from_utf8_lossy(password).into_owned())
         });
         let actions = if right == Right::Write { "pull,push" } else { "pull" };
-        let headers = |credential| login.headers((repository, actions), asker.headers, credential, caller);
+        let headers = |credential| login.headers((repository, actions), asker.headers, credential, caller.id);
         if right == Right::Write
             && let Some(nobody) = headers(None).await?
         {

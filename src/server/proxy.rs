@@ -3,7 +3,7 @@
 //! Nothing is buffered, decoded or followed; only heads are touched, by `rewrite`. When the client
 //! hangs up, the future of this request is dropped and with it the connection to the upstream.
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 
 use super::body::{Answer, Body, Streamed};
 use super::caller::Caller;
@@ -26,17 +26,19 @@ pub(super) async fn forward(
         return Err(Problem::Method(Shape::Registry, METHODS));
     }
     let (parts, body) = request.into_parts();
-    let forwarded = upstream.forwarded(&parts, caller)?;
     let pulled = if caller.own { route::pulled(parts.uri.path()) } else { None };
     let answer = match pulled {
-        Some(repository) => upstream.send_own(forwarded, repository, caller).await?,
-        None => upstream.send(forwarded, upstream::Body::Stream(body)).await?,
+        Some(repository) => upstream.send_own(upstream.own_pull(&parts, caller.id)?, repository, caller.id).await?,
+        None => upstream.send(upstream.forwarded(&parts, caller)?, upstream::Body::Stream(body)).await?,
     };
     let (mut head, body) = answer.into_parts();
     if head.status.is_informational() {
         return Err(Problem::UpstreamFailing(head.status, None));
     }
-    upstream.polish(&mut head, caller);
+    let token_paths = upstream.polish(&mut head, caller);
+    if head.status == StatusCode::UNAUTHORIZED {
+        upstream.confirm_token_paths(&token_paths, parts.uri.path(), caller.id).await;
+    }
     head.extensions.clear();
     Ok(Response::from_parts(head, Body::Upstream(Streamed::new(body, upstream.silence))))
 }

@@ -63,6 +63,11 @@ pub(super) fn parse(path: &str) -> Route<'_> {
     if is_within(path, "/v2") { Route::Registry } else { Route::Other(path) }
 }
 
+/// Tells whether a path is passed on to the registry as one of its API's.
+pub(super) fn is_below_v2(path: &str) -> bool {
+    is_within(path, "/v2")
+}
+
 /// Splits `/v2/{component}/{rest}` into the component and what follows it.
 ///
 /// Only what is written plainly is split off, so that nobody reads another component into it.
@@ -173,26 +178,65 @@ fn is_repository(name: &str) -> bool {
     Repository::parse(&format!("a.b/{name}")).is_ok_and(|parsed| parsed.path() == name)
 }
 
+/// How often a path is decoded to see what it might mean to an upstream behind another proxy.
+const DECODINGS: usize = 4;
+
 /// Tells whether an upstream might read another place into `path` than we do.
+///
+/// Servlet containers take what follows a `;` off each segment before they look for dot segments,
+/// some servers decode twice, and some take `\` or overlong UTF-8 for what it looks like. Nothing
+/// that a registry's path is made of has a `;`, a control or a byte beyond ASCII in it.
 fn is_hostile(path: &str) -> bool {
-    if !path.contains(['%', '\\', '.']) && path.bytes().all(|b| b.is_ascii_graphic()) {
+    if !path.contains(['%', '\\', '.', ';']) && path.bytes().all(|b| b.is_ascii_graphic()) {
         return false;
     }
+    let (mut decoded, broken) = decode(path.as_bytes());
+    if broken {
+        return true;
+    }
+    for _ in 0..DECODINGS {
+        if looks_elsewhere(&decoded) {
+            return true;
+        }
+        let (again, _) = decode(&decoded);
+        if again == decoded {
+            return false;
+        }
+        decoded = again;
+    }
+    // Nobody nests escapes so deep in good faith.
+    true
+}
+
+fn looks_elsewhere(path: &[u8]) -> bool {
+    let dots = |segment: &[u8]| {
+        let segment = segment.trim_ascii();
+        !segment.is_empty() && segment.iter().all(|b| *b == b'.')
+    };
+    path.iter().any(|b| b.is_ascii_control() || !b.is_ascii() || matches!(b, b'\\' | b';'))
+        || path.split(|b| *b == b'/').any(dots)
+}
+
+/// Undoes percent escapes once. Broken ones stay as they are, and the second value says that there
+/// were some.
+fn decode(path: &[u8]) -> (Vec<u8>, bool) {
     let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
+    let (mut rest, mut broken) = (path, false);
     while let Some((&first, after)) = rest.split_first() {
         rest = after;
-        if first != b'%' {
-            decoded.push(first);
-            continue;
+        if first == b'%' {
+            let escape = after.split_at_checked(2);
+            let byte = escape.and_then(|(digits, _)| std::str::from_utf8(digits).ok().and_then(hex_byte));
+            if let (Some(byte), Some((_, after))) = (byte, escape) {
+                decoded.push(byte);
+                rest = after;
+                continue;
+            }
+            broken = true;
         }
-        let Some((digits, after)) = rest.split_at_checked(2) else { return true };
-        let Some(byte) = std::str::from_utf8(digits).ok().and_then(hex_byte) else { return true };
-        decoded.push(byte);
-        rest = after;
+        decoded.push(first);
     }
-    decoded.iter().any(|b| b.is_ascii_control() || *b == b'\\')
-        || decoded.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."))
+    (decoded, broken)
 }
 
 fn hex_byte(digits: &str) -> Option<u8> {
@@ -306,7 +350,15 @@ mod tests {
     #[test]
     fn the_rest() {
         assert_eq!(parse("/"), Route::Page);
-        for path in ["/v2", "/v2/", "/v2/a/b/manifests/v1.0", "/v2/x/blobs/uploads/", "/v2/a%2Fb/tags/list"] {
+        for path in [
+            "/v2",
+            "/v2/",
+            "/v2/a/b/manifests/v1.0",
+            "/v2/x/blobs/uploads/",
+            "/v2/a%2Fb/tags/list",
+            "/v2/x/manifests/sha256%3Aab",
+            "/v2/x/blobs/uploads/a%20b.c%25",
+        ] {
             assert_eq!(parse(path), Route::Registry, "{path}");
         }
         for path in ["/v2x", "/token", "//v2/", "/V2/", "*", "", "/..x"] {
@@ -328,6 +380,27 @@ mod tests {
             "/v2/%4",
             "/token/../admin",
             "/..",
+            "/v2/..;/service/rest",
+            "/v2/x/..;a=b/..;/admin",
+            "/v2/.;/x",
+            "/v2/%2e%2e;/x",
+            "/v2/..%3b/x",
+            "/v2/..%3B/x",
+            "/v2/x/..;",
+            "/v2/x;jsessionid=1/manifests/1",
+            "/v2/%252e%252e/x",
+            "/v2/%25252e%25252e/x",
+            "/v2/..%253b/x",
+            "/v2/..%252f..%252fadmin",
+            "/v2/%255c",
+            "/v2/%2500",
+            "/v2/..%20/x",
+            "/v2/.../x",
+            "/v2/%c0%ae%c0%ae/x",
+            "/v2/%ef%bc%8e%ef%bc%8e/x",
+            "/v2/%2525252525252525252e/x",
+            "/v2/%252e%252e/x%25",
+            "/v2/%252e%252e/x%25zz",
         ] {
             assert_eq!(parse(path), Route::Hostile, "{path}");
         }

@@ -9,11 +9,12 @@ use http::HeaderMap;
 
 use super::access::Access;
 use super::caller::{self, Caller};
+use super::client_headers::ClientHeaders;
 use super::passport::Stamp;
 use super::peer::Connection;
 use super::upload::Uploads;
 use super::upstream::Upstream;
-use crate::config::{HttpOrigin, Network, ServerConfig, SiteConfig};
+use crate::config::{HttpOrigin, ServerConfig, SiteConfig};
 use crate::store::StorePath;
 
 /// One registry.
@@ -57,7 +58,7 @@ pub(super) struct Sites {
     /// How clients call the default host, if that is configured.
     public: Option<HttpOrigin>,
     listen: SocketAddr,
-    trusted: Vec<Network>,
+    client_headers: ClientHeaders,
 }
 
 /// What stands behind the host that a client has called.
@@ -79,7 +80,7 @@ impl Sites {
             paths: HashMap::new(),
             public: top.public_url.clone(),
             listen: top.listen.first(),
-            trusted: top.trusted_proxies.clone(),
+            client_headers: ClientHeaders::new(top.trusted_proxies.clone(), top.drop_headers.clone()),
         };
         for (config, site) in sites {
             let site = Arc::new(site);
@@ -109,8 +110,8 @@ impl Sites {
     }
 
     /// Returns whose word about clients counts.
-    pub(super) fn trusted(&self) -> &[Network] {
-        &self.trusted
+    pub(super) fn client_headers(&self) -> &ClientHeaders {
+        &self.client_headers
     }
 
     /// Finds what stands behind the host of a request.
@@ -159,7 +160,7 @@ impl<'a> Door<'a> {
     /// Describes who asks, for the registry that has the door.
     pub(super) fn caller(&self, headers: &HeaderMap, from: &Connection, id: u64) -> Caller {
         let client = self.client(headers, from);
-        let address = caller::address(headers, from.peer.ip(), &self.sites.trusted);
+        let address = caller::address(headers, from.peer.ip(), self.sites.client_headers.trusted());
         Caller { peer: from.peer, from: address, id, client, below: None, fronted: self.is_fronted(), own: false }
     }
 }

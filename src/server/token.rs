@@ -48,7 +48,7 @@ pub(super) fn ping(method: &Method, headers: &HeaderMap, caller: &Caller) -> Res
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Problem::Method(Shape::Registry, "GET, HEAD"));
     }
-    let mut answer = if passport::is_ours(headers) {
+    let mut answer = if passport::is_presented(headers) {
         json(serde_json::json!({}))
     } else {
         let challenge = format!("Bearer realm=\"{}\",service=\"countersign\"", realm(&caller.client));
@@ -129,7 +129,7 @@ pub(super) async fn issue(door: Door<'_>, request: Request<ClientBody>, caller: 
         // A login that names no repository: which registry it is for shows when one is asked for.
         return Ok(granted(&Passport::Nobody, &Stamp::of(NO_SITE)));
     };
-    let ways = site.upstream.ways(caller).await?;
+    let ways = site.upstream.challenges(caller.id).await?;
     let known = ways.iter().find(|way| matches!(way.scheme(), "basic" | "bearer"));
     let secret = basic.is_some() || asked.has("refresh_token") || asked.has("password");
     match known {
@@ -140,7 +140,7 @@ pub(super) async fn issue(door: Door<'_>, request: Request<ClientBody>, caller: 
         Some(way) if way.scheme() == "basic" && form.is_some() => Err(Problem::Method(Shape::Registry, "GET")),
         Some(way) if way.scheme() == "basic" => match basic {
             Some(pair) => {
-                site.upstream.check(&parts.headers, caller).await?;
+                site.upstream.check(&parts.headers, caller.id).await?;
                 Ok(granted(&Passport::Basic(pair), &site.stamp))
             }
             None => Ok(granted(&Passport::Nobody, &site.stamp)),
@@ -179,6 +179,7 @@ async fn ask(
     for (key, value) in &asked.rest {
         let value = match key.as_str() {
             "refresh_token" => passport::refresh(value, &site.stamp).ok_or_else(unauthorized)?,
+            _ if passport::holds_token(value.as_bytes()) => return Err(unauthorized()),
             _ => value,
         };
         pairs.push((key, value.into()));
@@ -193,7 +194,7 @@ async fn ask(
         url.query_pairs_mut().extend_pairs(pairs);
         Body::Empty
     };
-    let mut parts = Upstream::stranger(if post { Method::POST } else { Method::GET }, &url, caller.id)?;
+    let mut parts = Upstream::elsewhere(if post { Method::POST } else { Method::GET }, &url, caller.id)?;
     if post {
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     }

@@ -47,15 +47,6 @@ pub(super) fn pass_on(headers: &mut HeaderMap, id: u64) {
     }
 }
 
-/// Copies what [`pass_on`] reads.
-pub(super) fn copy(from: &HeaderMap, to: &mut HeaderMap) {
-    for name in [REQUEST_ID, TRACE_PARENT, TRACE_STATE] {
-        for value in from.get_all(&name) {
-            to.append(name.clone(), value.clone());
-        }
-    }
-}
-
 /// The span that a request belongs to, in hex digits.
 pub(super) struct Parent<'a> {
     pub(super) trace: &'a str,

@@ -1,50 +1,40 @@
 //! The registry behind us: how requests reach it, and what its answers look like afterwards.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, EXPECT, HOST, HeaderMap, HeaderName, LINK, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, HeaderName, LINK, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, request, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::caller::{Caller, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
+use super::caller::Caller;
 use super::error::Problem;
 use super::inbound::{ClientBody, ClientBodyError};
-use super::own::{Own, Ways};
+use super::own::Own;
 use super::rewrite::{self, Ends};
-use super::{scope, token, trace};
+use super::upstream_ping::PingCache;
+use super::{scope, token};
 use crate::config::{HttpOrigin, Scheme, SiteConfig};
 use crate::metrics::{self, Direction, UpstreamMetrics, UpstreamOutcome};
 use crate::registry::http::{HttpClient, RequestBody, empty, full};
 use crate::registry::{RegistryClient, challenges};
-
-/// Token endpoints of registries in use, beside those that challenges name and those below `/v2/`.
-const TOKEN_PATHS: [&str; 7] =
-    ["/token", "/oauth/token", "/oauth2/token", "/auth/token", "/auth", "/service/token", "/jwt/auth"];
-/// How many token endpoints one upstream may teach us.
-const LEARNED_LIMIT: usize = 16;
-/// How often the upstream is asked for its token endpoint on behalf of unknown paths.
-const LEARN_PAUSE: Duration = Duration::from_secs(30);
-/// How soon it is asked again when it did not answer.
-const LEARN_AGAIN: Duration = Duration::from_secs(1);
 
 /// The registry behind us.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) http: HttpClient,
     pub(super) origin: HttpOrigin,
-    keep_host: bool,
-    public: Option<HttpOrigin>,
+    pub(super) keep_host: bool,
+    pub(super) public: Option<HttpOrigin>,
+    /// Where a redirected question may be answered, beside the upstream itself.
+    redirect_origins: Vec<HttpOrigin>,
     pub(super) silence: Duration,
-    learned: RwLock<Vec<String>>,
-    /// Until when the upstream is not asked again for its token endpoint; held while it is asked.
-    asked: tokio::sync::Mutex<Option<Instant>>,
     pub(super) question_time: Duration,
-    pub(super) ways: Ways,
+    pub(super) ping: PingCache,
     pub(super) own: Option<Own>,
     counts: Arc<UpstreamMetrics>,
 }
@@ -54,18 +44,17 @@ impl Upstream {
     pub(super) fn new(config: &SiteConfig, http: HttpClient, own: Option<RegistryClient>) -> Option<Self> {
         let SiteConfig { name, settings: config, .. } = config;
         let origin = config.upstream.clone()?;
-        let own = own.map(|client| Own::new(client, name, &origin, config.upstream_tls_verify));
+        let own = own.map(|client| Own::new(client, name, &origin));
         Some(Self {
             http,
             counts: UpstreamMetrics::of(origin.authority()),
             origin,
-            ways: Ways::default(),
+            ping: PingCache::default(),
             own,
             keep_host: config.upstream_keep_host,
             public: config.public_url.clone(),
+            redirect_origins: config.upstream_redirect_origins.clone(),
             silence: Duration::from_secs(config.upstream_timeout_seconds),
-            learned: RwLock::new(Vec::new()),
-            asked: tokio::sync::Mutex::new(None),
             question_time: Duration::from_secs(config.access_timeout_seconds),
         })
     }
@@ -81,7 +70,7 @@ impl Upstream {
     }
 
     /// Returns the address of `path_and_query` at the upstream; the bytes stay as they are.
-    fn uri(&self, path_and_query: &str) -> Result<Uri, Problem> {
+    pub(super) fn uri(&self, path_and_query: &str) -> Result<Uri, Problem> {
         let uri = Uri::builder()
             .scheme(self.origin.scheme().as_str())
             .authority(self.origin.authority())
@@ -90,96 +79,15 @@ impl Upstream {
         uri.map_err(|_| Problem::NoSuchAddress(super::error::Shape::Registry))
     }
 
-    /// Adds what tells the upstream where the request came from, and by which name.
-    fn forward_headers(&self, headers: &mut HeaderMap, caller: &Caller) {
-        let client = &caller.client;
-        let chain = headers
-            .get_all(FORWARDED_FOR)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .chain([caller.peer.ip().to_canonical().to_string().as_str()])
-            .collect::<Vec<_>>()
-            .join(", ");
-        let mut set = |name: HeaderName, value: &str| {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(name, value);
-            }
-        };
-        set(FORWARDED_FOR, &chain);
-        set(FORWARDED_PROTO, client.scheme().as_str());
-        set(FORWARDED_HOST, client.authority());
-        trace::pass_on(headers, caller.id);
-        if !self.keep_host {
-            headers.remove(HOST);
-        }
-    }
-
-    /// Returns the client's request as the upstream gets it, all but the body.
-    pub(super) fn forwarded(&self, parts: &request::Parts, caller: &Caller) -> Result<request::Parts, Problem> {
-        let path_and_query = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-        let (mut forwarded, ()) = Request::new(()).into_parts();
-        forwarded.method = parts.method.clone();
-        forwarded.uri = self.uri(path_and_query)?;
-        forwarded.headers = parts.headers.clone();
-        rewrite::strip_hop_by_hop(&mut forwarded.headers);
-        // Our own HTTP library has answered the expectation; the body goes on as it comes.
-        forwarded.headers.remove(EXPECT);
-        self.forward_headers(&mut forwarded.headers, caller);
-        Ok(forwarded)
-    }
-
-    /// Returns a request of our own with the caller's credentials, for asking what they may do.
-    pub(super) fn question(
-        &self,
-        method: Method,
-        path_and_query: &str,
-        from: &HeaderMap,
-        caller: &Caller,
-    ) -> Result<request::Parts, Problem> {
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = method;
-        parts.uri = self.uri(path_and_query)?;
-        for name in [AUTHORIZATION, USER_AGENT, HOST, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO] {
-            for value in from.get_all(&name) {
-                parts.headers.append(name.clone(), value.clone());
-            }
-        }
-        trace::copy(from, &mut parts.headers);
-        self.forward_headers(&mut parts.headers, caller);
-        // What a front before several registries finds by a name of the caller's choice may be the
-        // caller's own registry, and that has no say about signatures here.
-        if let Some(public) = self.public.as_ref().filter(|_| self.keep_host)
-            && let Ok(host) = HeaderValue::from_str(public.authority())
-        {
-            parts.headers.insert(HOST, host);
-        }
-        Ok(parts)
-    }
-
     /// Returns the address of `path` at the upstream, to resolve a redirect against.
     pub(super) fn url(&self, path: &str) -> Result<url::Url, Problem> {
         let broken = |_| Problem::NoSuchAddress(super::error::Shape::Registry);
         url::Url::parse(&format!("{}{path}", self.origin)).map_err(broken)
     }
 
-    /// Returns a request of our own to a place that the upstream named, with nobody's credentials.
-    pub(super) fn stranger(method: Method, url: &url::Url, id: u64) -> Result<request::Parts, Problem> {
-        let mut url = url.clone();
-        url.set_fragment(None);
-        let _ = url.set_username("").and_then(|()| url.set_password(None));
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = method;
-        parts.uri = url.as_str().parse().map_err(|_| Problem::NoSuchAddress(super::error::Shape::Registry))?;
-        let agent = HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION")));
-        parts.headers.insert(USER_AGENT, agent);
-        trace::pass_on(&mut parts.headers, id);
-        Ok(parts)
-    }
-
     /// Asks whether it answers at all; any HTTP answer will do. The error is for the operator.
     pub(super) async fn reach(&self, id: u64) -> Result<(), String> {
-        let ping = self.url("/v2/").and_then(|url| Self::stranger(Method::GET, &url, id));
-        let ping = ping.map_err(|problem| problem.reason())?;
+        let ping = self.own_request(Method::GET, "/v2/", id).map_err(|problem| problem.reason())?;
         match self.send(ping, Body::Empty).await {
             Ok(_) => Ok(()),
             Err(Problem::UpstreamTimeout) => Err("it does not answer in time".to_owned()),
@@ -243,8 +151,9 @@ impl Upstream {
         }
     }
 
-    /// Makes the head of an upstream's answer fit for the client that asked.
-    pub(super) fn polish(&self, answer: &mut response::Parts, caller: &Caller) {
+    /// Makes the head of an upstream's answer fit for the client that asked. Returns the paths of
+    /// token endpoints of the upstream that its challenges name.
+    pub(super) fn polish(&self, answer: &mut response::Parts, caller: &Caller) -> Vec<String> {
         rewrite::strip_hop_by_hop(&mut answer.headers);
         answer.version = http::Version::HTTP_11;
         let ends = Ends { upstream: &self.origin, client: &caller.client };
@@ -252,8 +161,13 @@ impl Upstream {
         replace(&mut answer.headers, &LOCATION, |value| scope::location(value, ends, below));
         replace(&mut answer.headers, &LINK, |value| scope::link(value, ends, below));
         if answer.headers.contains_key(WWW_AUTHENTICATE) {
-            if caller.fronted { self.front(&mut answer.headers, caller) } else { self.turn(&mut answer.headers, ends) }
+            if caller.fronted {
+                self.front(&mut answer.headers, caller);
+            } else {
+                return turn(&mut answer.headers, ends);
+            }
         }
+        Vec::new()
     }
 
     /// Makes challenges ask for tokens of ours.
@@ -265,37 +179,38 @@ impl Upstream {
         }
     }
 
-    /// Turns realms of the upstream's own round to us, and learns their paths.
-    fn turn(&self, headers: &mut HeaderMap, ends: Ends<'_>) {
-        let challenges: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
-        headers.remove(WWW_AUTHENTICATE);
-        for value in challenges {
-            let value = match rewrite::challenge(value.as_bytes(), ends) {
-                Some(changed) => {
-                    changed.token_paths.iter().for_each(|path| self.learn(path));
-                    HeaderValue::from_bytes(&changed.value).unwrap_or(value)
-                }
-                None => value,
-            };
-            headers.append(WWW_AUTHENTICATE, value);
-        }
+    /// Returns both names of the upstream in answers to what the server asks by itself: its own,
+    /// and the one that the operator has given.
+    pub(super) fn own_ends(&self) -> Ends<'_> {
+        Ends { upstream: &self.origin, client: self.public.as_ref().unwrap_or(&self.origin) }
+    }
+
+    /// Returns path and query of a URL at the upstream; `None` for a URL that leads elsewhere.
+    pub(super) fn own_path(&self, url: &str) -> Option<String> {
+        rewrite::location(url, self.own_ends()).filter(|path| path.starts_with('/'))
+    }
+
+    /// Tells whether the operator has named the origin of `url` as one that answers for the upstream.
+    pub(super) fn may_redirect_to(&self, url: &url::Url) -> bool {
+        self.redirect_origins.iter().any(|origin| {
+            Scheme::parse(url.scheme()) == Some(origin.scheme())
+                && url.port_or_known_default() == Some(origin.port())
+                && url.host_str().is_some_and(|host| host.eq_ignore_ascii_case(origin.host()))
+        })
     }
 
     /// Returns where an upload's `Location` leads at the upstream; `None` when it leads elsewhere.
-    pub(super) fn upload_path(&self, location: &HeaderValue, caller: &Caller) -> Option<String> {
+    pub(super) fn upload_path(&self, location: &HeaderValue) -> Option<String> {
         let url = location.to_str().ok()?;
-        match rewrite::location(url, Ends { upstream: &self.origin, client: &caller.client }) {
-            Some(path) => path.starts_with('/').then_some(path),
-            None => (url.starts_with('/') && !url.starts_with("//")).then(|| url.to_owned()),
-        }
+        self.own_path(url).or_else(|| (url.starts_with('/') && !url.starts_with("//")).then(|| url.to_owned()))
     }
 
     /// Asks whether the upstream takes the password in `headers`.
     ///
     /// # Errors
     /// Its refusal, or its failure.
-    pub(super) async fn check(&self, headers: &HeaderMap, caller: &Caller) -> Result<(), Problem> {
-        let ping = self.question(Method::GET, "/v2/", headers, caller)?;
+    pub(super) async fn check(&self, headers: &HeaderMap, id: u64) -> Result<(), Problem> {
+        let ping = self.question(Method::GET, "/v2/", headers, id)?;
         let sent = tokio::time::timeout(self.question_time, self.send(ping, Body::Empty)).await;
         match sent.unwrap_or(Err(Problem::UpstreamTimeout))?.status() {
             StatusCode::OK => Ok(()),
@@ -304,48 +219,6 @@ impl Upstream {
             }
             status => Err(Problem::UpstreamFailing(status, None)),
         }
-    }
-
-    fn learn(&self, path: &str) {
-        if self.knows(path) {
-            return;
-        }
-        let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
-        if learned.len() < LEARNED_LIMIT && !learned.iter().any(|known| known == path) {
-            tracing::info!(path, "token endpoint of the upstream");
-            learned.push(path.to_owned());
-        }
-    }
-
-    fn knows(&self, path: &str) -> bool {
-        TOKEN_PATHS.contains(&path)
-            || self.learned.read().unwrap_or_else(PoisonError::into_inner).iter().any(|known| known == path)
-    }
-
-    /// Tells whether `path` is the upstream's token endpoint.
-    ///
-    /// A client may have learned it from another replica, or before a restart, so the upstream is
-    /// asked when it is not known here.
-    pub(super) async fn is_token_path(&self, path: &str, headers: &HeaderMap, caller: &Caller) -> bool {
-        if self.knows(path) {
-            return true;
-        }
-        // Others wait for the answer rather than be told that there is nothing.
-        let mut asked = self.asked.lock().await;
-        if self.knows(path) || asked.is_some_and(|until| Instant::now() < until) {
-            return self.knows(path);
-        }
-        let Ok(mut ping) = self.question(Method::GET, "/v2/", headers, caller) else { return false };
-        ping.headers.remove(AUTHORIZATION);
-        let pause = match tokio::time::timeout(self.question_time, self.send(ping, Body::Empty)).await {
-            Ok(Ok(answer)) => {
-                self.polish(&mut answer.into_parts().0, caller);
-                LEARN_PAUSE
-            }
-            Ok(Err(_)) | Err(_) => LEARN_AGAIN,
-        };
-        *asked = Some(Instant::now() + pause);
-        self.knows(path)
     }
 }
 
@@ -436,6 +309,24 @@ impl HttpBody for Watched {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Turns realms of the upstream's own round to us, and returns their paths.
+fn turn(headers: &mut HeaderMap, ends: Ends<'_>) -> Vec<String> {
+    let challenges: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+    headers.remove(WWW_AUTHENTICATE);
+    let mut paths = Vec::new();
+    for value in challenges {
+        let value = match rewrite::challenge(value.as_bytes(), ends) {
+            Some(changed) => {
+                paths.extend(changed.token_paths);
+                HeaderValue::from_bytes(&changed.value).unwrap_or(value)
+            }
+            None => value,
+        };
+        headers.append(WWW_AUTHENTICATE, value);
+    }
+    paths
 }
 
 /// Replaces the values of a header that `change` has something else for.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, COOKIE, HOST};
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST};
 use http::{HeaderValue, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -80,6 +80,7 @@ impl Door {
         let place = seat.request()?;
         let (mut parts, body) = request.into_parts();
         one_host(&mut parts)?;
+        one_authorization(&parts)?;
         if parts.version == Version::HTTP_2 {
             one_cookie(&mut parts);
         }
@@ -135,6 +136,15 @@ fn one_host(parts: &mut http::request::Parts) -> Result<(), Problem> {
         0 if parts.version < Version::HTTP_11 => Ok(()),
         0 => Err(Problem::Malformed("there is no Host")),
         _ => Err(Problem::Malformed("there are several Host fields")),
+    }
+}
+
+/// Refuses several credentials: the field is no list (RFC 9110, 11.6.2), and the registry might read
+/// another one than we do.
+fn one_authorization(parts: &http::request::Parts) -> Result<(), Problem> {
+    match parts.headers.get_all(AUTHORIZATION).iter().count() {
+        0 | 1 => Ok(()),
+        _ => Err(Problem::Malformed("there are several Authorization fields")),
     }
 }
 
