@@ -18,7 +18,9 @@ pub struct HeaderPattern {
 
 /// Why a text names no header.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no name of an HTTP header; expected a name such as X-Remote-User, or X-Remote-* for all that begin so")]
+#[error(
+    "{0:?} is no name of an HTTP header; expected a name such as X-Remote-User, or X-Remote-* for all that begin so"
+)]
 pub struct HeaderPatternError(String);
 
 /// Returns a header's name as it is compared.

@@ -334,6 +334,7 @@ impl RegistryClient {
             body: call.body.clone(),
             limit: call.limit,
             timeout: self.shared.options.timeout,
+            keep_credentials: fetch::KeepCredentials::SameHost,
         };
         Ok((fetch::exchange_in_turn(&connection.http, exchange).await?, from_cache))
     }

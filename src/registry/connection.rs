@@ -146,8 +146,15 @@ async fn ping(
     let url = ping_url(base);
     let mut headers = fetch::headers(user_agent);
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-    let exchange =
-        Exchange { method: Method::GET, url, headers, body: None, limit: PING_LIMIT, timeout: options.timeout };
+    let exchange = Exchange {
+        method: Method::GET,
+        url,
+        headers,
+        body: None,
+        limit: PING_LIMIT,
+        timeout: options.timeout,
+        keep_credentials: fetch::KeepCredentials::SameHost,
+    };
     let answer = fetch::exchange(http, exchange).await.map_err(|e| e.to_string())?;
     match answer.status {
         StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(answer),

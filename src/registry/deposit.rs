@@ -104,7 +104,15 @@ impl Deposit {
         let mut headers = self.reader.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let (method, body) = (Method::PUT, Some(signature.clone()));
-        let exchange = Exchange { method, url, headers, body, limit: ANSWER_LIMIT, timeout: self.reader.timeout };
+        let exchange = Exchange {
+            method,
+            url,
+            headers,
+            body,
+            limit: ANSWER_LIMIT,
+            timeout: self.reader.timeout,
+            keep_credentials: fetch::KeepCredentials::SameHost,
+        };
         let answer = match self.reader.exchange(exchange).await {
             Ok(answer) => answer,
             Err(source) => return Err(failed(shown, source)),

@@ -426,3 +426,34 @@ async fn the_extension_fails_hard() {
         assert_eq!(fake.heard().iter().filter(|heard| heard.method == "PUT").count(), 1);
     }
 }
+
+#[tokio::test]
+async fn a_redirected_token_request_leaves_its_credentials_behind() {
+    let stranger = Fake::start(|_| say("200 OK", &[], r#"{"token":"t"}"#)).await;
+    let refresh = || {
+        let identity = Credential { identity_token: Some(Secret::new("refresh")), ..Credential::new("user", "") };
+        CredentialSource::Fixed(identity)
+    };
+    for (source, status) in
+        [(user(), "307 Temporary Redirect"), (refresh(), "307 Temporary Redirect"), (refresh(), "302 Found")]
+    {
+        let before = stranger.heard().len();
+        // Another port of the same machine is another server.
+        let elsewhere = format!("http://{}/token", stranger.address);
+        let fake = Fake::start(move |heard| {
+            let realm = format!("Bearer realm=\"http://{}/auth\"", heard.header("host").unwrap());
+            match heard.path() {
+                "/auth" => say(status, &[("Location", &elsewhere)], ""),
+                "/v2/" => say("401 Unauthorized", &[("WWW-Authenticate", &realm)], ""),
+                _ => say("200 OK", &[], MANIFEST),
+            }
+        })
+        .await;
+        let _ = client(source).manifest(&repository(&fake), Selector::Tag(&tag())).await;
+        assert!(!fake.heard_at("/auth").is_empty());
+        for heard in stranger.heard().iter().skip(before) {
+            assert_eq!(heard.header("authorization"), None, "{status}");
+            assert!(!heard.body.contains("refresh"), "{status}");
+        }
+    }
+}

@@ -97,6 +97,18 @@ pub(super) struct Exchange {
     /// The most bytes of a good answer's body; more is an error.
     pub(super) limit: usize,
     pub(super) timeout: Duration,
+    /// Where a redirect may take the credentials.
+    pub(super) keep_credentials: KeepCredentials,
+}
+
+/// How far the credentials of an exchange go with a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeepCredentials {
+    /// `Authorization` stays while the host name does, as Go's client does it.
+    SameHost,
+    /// `Authorization` stays while scheme, host and port do, and the body, which may be a refresh
+    /// token, is never sent elsewhere: token servers.
+    SameOrigin,
 }
 
 /// An answer, read to its end.
@@ -192,10 +204,17 @@ async fn follow(http: &HttpClient, mut exchange: Exchange) -> Result<Answer, Fet
             return read(&exchange, response).await;
         };
         let next = next?;
-        let same_host = next.host_str() == first.host_str();
         let falls = exchange.url.scheme() == "https" && next.scheme() != "https";
-        if !same_host || falls {
+        let stays = match exchange.keep_credentials {
+            KeepCredentials::SameHost => next.host_str() == first.host_str() && !falls,
+            KeepCredentials::SameOrigin => next.origin() == first.origin(),
+        };
+        if !stays {
             exchange.headers.remove(AUTHORIZATION);
+        }
+        let keeps_body = exchange.body.is_some() && matches!(response.status().as_u16(), 307 | 308);
+        if !stays && keeps_body && exchange.keep_credentials == KeepCredentials::SameOrigin {
+            return read(&exchange, response).await;
         }
         if matches!(response.status().as_u16(), 301..=303) && exchange.method != Method::HEAD {
             exchange.method = Method::GET;
@@ -383,6 +402,7 @@ mod tests {
                     body: None,
                     limit: 0,
                     timeout: Duration::ZERO,
+                    keep_credentials: KeepCredentials::SameHost,
                 };
                 let _ = request(&exchange);
             }

@@ -124,6 +124,7 @@ impl LookasideReader {
             body: None,
             limit: BLOB_LIMIT,
             timeout: self.timeout,
+            keep_credentials: fetch::KeepCredentials::SameHost,
         };
         let answer = match self.exchange(exchange).await {
             Ok(answer) => answer,

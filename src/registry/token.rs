@@ -217,7 +217,15 @@ async fn send(
     headers: http::HeaderMap,
     body: Option<Bytes>,
 ) -> Result<Answer, FetchError> {
-    let exchange = Exchange { method, url, headers, body, limit: BODY_LIMIT, timeout: request.timeout };
+    let exchange = Exchange {
+        method,
+        url,
+        headers,
+        body,
+        limit: BODY_LIMIT,
+        timeout: request.timeout,
+        keep_credentials: fetch::KeepCredentials::SameOrigin,
+    };
     fetch::exchange(request.http, exchange).await
 }
 

@@ -7,6 +7,7 @@ use http::{HeaderMap, request};
 use zeroize::Zeroizing;
 
 use super::caller::Caller;
+use super::passport;
 use super::peer::{ClientCertificate, PeerIdentity};
 use crate::config::CertificateName;
 
@@ -31,9 +32,12 @@ impl<'a> Asker<'a> {
         said.eq_ignore_ascii_case(scheme).then(|| rest.trim())
     }
 
-    /// User and password; a name that is no UTF-8 is nobody's.
+    /// User and password; a name that is no UTF-8 is nobody's, nor is a token of ours a password.
     pub(super) fn basic(&self) -> Option<(String, Zeroizing<Vec<u8>>)> {
         let decoded = Zeroizing::new(STANDARD.decode(self.scheme("basic")?).ok()?);
+        if passport::holds_token(&decoded) {
+            return None;
+        }
         let end = decoded.iter().position(|b| *b == b':')?;
         let (user, password) = decoded.split_at_checked(end)?;
         let password = Zeroizing::new(password.get(1..)?.to_vec());

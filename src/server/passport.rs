@@ -56,7 +56,9 @@ impl Passport<'_> {
 /// it is for another registry.
 pub(super) fn refresh<'a>(text: &'a str, Stamp(stamp): &Stamp) -> Option<&'a str> {
     match text.strip_prefix(MARK) {
-        Some(ours) => ours.strip_prefix(stamp.as_str())?.strip_prefix("~t~").filter(|inside| !holds_token(inside.as_bytes())),
+        Some(ours) => {
+            ours.strip_prefix(stamp.as_str())?.strip_prefix("~t~").filter(|inside| !holds_token(inside.as_bytes()))
+        }
         None => Some(text).filter(|text| !holds_token(text.as_bytes())),
     }
 }

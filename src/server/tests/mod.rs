@@ -1,5 +1,6 @@
 //! The server as clients see it, over loopback, with a store and an upstream that fail on command.
 
+mod authority;
 mod express;
 mod extension;
 mod listener;
