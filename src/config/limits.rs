@@ -58,6 +58,9 @@ pub struct LimitConfig {
     pub uploads: usize,
     /// Signatures of one digest; clients fail at 128. Default 127.
     pub signatures_per_digest: usize,
+    /// Whether reads of the lookaside are parsed and written by the server's own code, which is
+    /// faster than hyper. `false` leaves every request to hyper; the answers are the same. Default true.
+    pub fast_path: bool,
 }
 
 impl Default for LimitConfig {
@@ -82,6 +85,7 @@ impl Default for LimitConfig {
             upload_seconds: 30,
             uploads: 32,
             signatures_per_digest: 127,
+            fast_path: true,
         }
     }
 }

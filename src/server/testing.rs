@@ -297,6 +297,11 @@ impl Server {
         Self::over(self.store.clone(), config, None).await
     }
 
+    /// Starts another server beside `first`, over the same store.
+    pub(super) async fn beside(first: &Self, config: &ServerConfig) -> Self {
+        Self::over(first.store.clone(), config, None).await
+    }
+
     async fn over(store: FaultyStore, config: &ServerConfig, gate: Option<Arc<dyn UploadGate>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

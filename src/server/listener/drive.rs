@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,6 +22,7 @@ use super::door::{Admission, Door};
 use super::express;
 use super::orders::Order;
 use super::pace::{Paced, Patience, Pulse};
+use super::rewind::Rewind;
 use super::stream::ClientStream;
 use crate::config::{LimitConfig, Scheme};
 use crate::server::inbound::Rules;
@@ -52,6 +54,7 @@ pub(super) struct Manner {
     rules: Rules,
     patience: Patience,
     handshake: Duration,
+    fast_path: bool,
 }
 
 impl Manner {
@@ -78,7 +81,7 @@ impl Manner {
             write: Duration::from_secs(limits.write_seconds),
         };
         let handshake = Duration::from_secs(limits.handshake_seconds);
-        Self { http1, http2, rules: Rules::new(limits), patience, handshake }
+        Self { http1, http2, rules: Rules::new(limits), patience, handshake, fast_path: limits.fast_path }
     }
 
     fn patience(&self, admission: &Admission) -> Patience {
@@ -150,7 +153,12 @@ async fn one_by_one<I>(io: I, door: Arc<Door>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    match express::serve(io, &door).await {
+    let left = if door.house.manner.fast_path {
+        express::serve(io, &door).await
+    } else {
+        Ok(Some(Rewind::new(Bytes::new(), io)))
+    };
+    match left {
         Ok(Some(io)) => Box::pin(http1(io, door)).await,
         Ok(None) => {}
         Err(error) => tracing::debug!(client = %door.connection.peer, %error, "connection ended early"),

@@ -3,6 +3,7 @@
 mod authority;
 mod express;
 mod extension;
+mod fast_path_fuzz;
 mod listener;
 mod lookaside;
 mod permit;
