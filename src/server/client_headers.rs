@@ -103,6 +103,14 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_table_is_this_one() {
+        let document = include_str!("../../SECURITY.md");
+        let (_, table) = document.split_once("| taken off unless a trusted proxy sends it |\n| --- |\n").unwrap();
+        let rows = table.lines().map_while(|line| line.strip_prefix("| `")?.strip_suffix("` |"));
+        assert_eq!(rows.collect::<Vec<_>>(), CLIENT_HEADERS);
+    }
+
+    #[test]
     fn removes_what_an_untrusted_peer_says_of_a_client() {
         let said = [
             "x-forwarded-for",

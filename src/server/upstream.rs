@@ -45,6 +45,13 @@ impl Upstream {
         let SiteConfig { name, settings: config, .. } = config;
         let origin = config.upstream.clone()?;
         let own = own.map(|client| Own::new(client, name, &origin));
+        if config.upstream_keep_host && config.public_url.is_none() {
+            tracing::warn!(
+                upstream = %origin,
+                "upstream_keep_host is set without public_url: what the server asks by itself, such as who may read, \
+                 goes to the upstream's own host; set public_url to the host by which the upstream knows itself"
+            );
+        }
         Some(Self {
             http,
             counts: UpstreamMetrics::of(origin.authority()),

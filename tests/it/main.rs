@@ -15,6 +15,7 @@ mod admin;
 mod agent;
 mod architecture;
 mod attachments;
+mod authority;
 mod cli;
 mod clock;
 mod corpus;

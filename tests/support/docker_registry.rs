@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 pub struct Settings {
     htpasswd: Option<(String, String)>,
     token: Option<(String, PathBuf)>,
+    autoredirect: bool,
     tls: Option<Tls>,
     headers: Vec<(String, String)>,
 }
@@ -37,6 +38,12 @@ impl Settings {
     /// Wants tokens of `realm`, signed by `certificate`'s key.
     pub fn token(mut self, realm: &str, certificate: &Path) -> Self {
         self.token = Some((realm.to_owned(), certificate.to_owned()));
+        self
+    }
+
+    /// Names its token server by the host of each request (`auth.token.autoredirect`).
+    pub fn autoredirect(mut self) -> Self {
+        self.autoredirect = true;
         self
     }
 
@@ -136,7 +143,8 @@ impl Settings {
         if let Some((realm, certificate)) = &self.token {
             let _ = writeln!(
                 config,
-                "auth:\n  token:\n    realm: {realm}\n    service: test\n    issuer: test\n    rootcertbundle: {}",
+                "auth:\n  token:\n    autoredirect: {}\n    realm: {realm}\n    service: test\n    issuer: test\n    rootcertbundle: {}",
+                self.autoredirect,
                 certificate.display()
             );
         }

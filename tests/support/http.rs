@@ -47,7 +47,9 @@ fn exchange(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<Vec<u8>> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let host = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let host = if host.is_some() { String::new() } else { format!("Host: {address}\r\n") };
+    let mut head = format!("{method} {path} HTTP/1.1\r\n{host}Connection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

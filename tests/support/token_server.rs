@@ -70,6 +70,13 @@ impl TokenServer {
         Settings::default().token(&format!("http://{}/token", self.address), &self.certificate).start()
     }
 
+    /// Starts a registry that wants this server's tokens, and names whichever host it is asked by as
+    /// the place for them.
+    pub fn autoredirecting_registry(&self) -> DockerRegistry {
+        let realm = format!("http://{}/token", self.address);
+        Settings::default().token(&realm, &self.certificate).autoredirect().start()
+    }
+
     /// From now on the registry takes tokens for so many seconds only, whatever they are said to live.
     pub fn shorten(&self, life: u64) {
         self.life.store(life, Ordering::SeqCst);
