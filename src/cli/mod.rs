@@ -108,7 +108,7 @@ impl Cli {
             Ok(Answer::Yes) => ExitCode::SUCCESS,
             Ok(Answer::No) => ExitCode::from(1),
             Err(e) => {
-                output::talk(&format!("countersign: {}", output::plain(&output::sentence(&e))));
+                output::talk(&format!("countersign: {}", output::sentence(&e)));
                 ExitCode::from(2)
             }
         }
