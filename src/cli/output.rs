@@ -75,6 +75,22 @@ pub fn talk_lines(lines: &[impl AsRef<str>]) {
     let _ = writeln!(std::io::stderr(), "{}", rendered(lines));
 }
 
+/// Has a panic, whose message may hold anything, told as everything else is.
+pub fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("<unnamed>");
+        let message = panic.payload_as_str().unwrap_or("something without words");
+        talk(&format!("countersign: internal error: thread '{name}' panicked at {place}: {message}"));
+        // With RUST_BACKTRACE.
+        let trace = std::backtrace::Backtrace::capture();
+        if trace.status() == std::backtrace::BacktraceStatus::Captured {
+            talk_lines(&trace.to_string().lines().collect::<Vec<_>>());
+        }
+    }));
+}
+
 /// Puts lines one below the other, each of them one line.
 pub fn rendered(lines: &[impl AsRef<str>]) -> String {
     let lines: Vec<_> = lines.iter().map(|line| escape::line(line.as_ref().trim_end_matches(' '))).collect();
