@@ -99,3 +99,56 @@ pub(super) fn key_file(keys: &KeySource) -> String {
     };
     path.map_or_else(|| "KEYRING.asc".to_owned(), |path| escape::shell(&path.to_string_lossy()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn paths(odd: &str) -> Paths {
+        let file = |name: &str| PathBuf::from(format!("/etc/{odd}/{name}"));
+        Paths {
+            policy: file("policy.json"),
+            registries_d: file("d"),
+            registries_conf: file("r.conf"),
+            home: file("home"),
+        }
+    }
+
+    /// All fixes about a name, a place and files that hold `odd`.
+    fn fixes(odd: &str) -> Vec<String> {
+        let paths = paths(odd);
+        let keys = KeySource::Paths(vec![PathBuf::from(format!("/k{odd}")), PathBuf::from("/l")]);
+        let (scope, url) = (format!("q.io/a{odd}"), format!("https://q.io/a{odd}"));
+        vec![
+            registries_d(&paths, &scope, &url, Some(&url)),
+            registry_table(&paths, &["insecure = true".to_owned()]),
+            signed_by(&paths, &scope, Some(&keys), Some(&remap(&scope, &scope))),
+            sign("q.io/a:1", &Digest::sha256(b"x"), &url),
+            format!("gpg --armor --export SIGNER > {}", key_file(&keys)),
+        ]
+    }
+
+    #[test]
+    fn a_value_is_one_value_in_what_it_is_pasted_into() {
+        let plain = fixes("");
+        for odd in ["\nx: y\n[[registry]]", "\u{85}\u{202e}", "'\"\\ # $(x) `y`; z: ", "{a: *b}, [c]", ": "] {
+            let fixes = fixes(odd);
+            for (fix, plain) in fixes.iter().zip(&plain) {
+                assert_eq!(fix.lines().count(), plain.lines().count(), "{fix}");
+                assert!(!fix.contains(|c| c != '\n' && escape::is_hidden(c)), "{fix:?}");
+            }
+            let yaml: serde_json::Value = serde_yaml::from_str(&fixes[0]).unwrap();
+            let url = format!("https://q.io/a{odd}");
+            assert_eq!(yaml["docker"][format!("q.io/a{odd}")]["lookaside"], url, "{}", fixes[0]);
+            assert_eq!(yaml["docker"][format!("q.io/a{odd}")]["lookaside-staging"], url);
+            let (_, member) = fixes[2].split_once('\n').unwrap();
+            let json: serde_json::Value = serde_json::from_str(&format!("{{{member}}}")).unwrap();
+            assert_eq!(json[format!("q.io/a{odd}")][0]["keyPaths"][0], format!("/k{odd}"));
+            let words = format!("set -- {}; printf '%s %s' \"$#\" \"$9\"", fixes[3]);
+            let said = std::process::Command::new("bash").args(["-c", &words]).output().unwrap().stdout;
+            assert_eq!(String::from_utf8(said).unwrap(), format!("9 {url}"), "{words}");
+        }
+    }
+}
