@@ -93,7 +93,7 @@ pub fn tell_panics() {
 
 /// Puts lines one below the other, each of them one line.
 pub fn rendered(lines: &[impl AsRef<str>]) -> String {
-    let lines: Vec<_> = lines.iter().map(|line| escape::line(line.as_ref().trim_end_matches(' '))).collect();
+    let lines: Vec<_> = lines.iter().map(|line| escape::line(line.as_ref())).collect();
     lines.join("\n").trim_end_matches('\n').to_owned()
 }
 

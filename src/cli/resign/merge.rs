@@ -47,8 +47,8 @@ impl MergeReports {
         if merged.doubled > 0 {
             lines.push(format!("{} item(s) are in several reports; the first of each is kept", merged.doubled));
         }
-        let value = json!({"output": self.output.to_string_lossy(), "shards": merged.head.shards, "missing": merged.missing,
-            "doubled": merged.doubled, "totals": merged.head.totals});
+        let value = json!({"output": self.output.to_string_lossy(), "shards": merged.head.shards,
+            "missing": merged.missing, "doubled": merged.doubled, "totals": merged.head.totals});
         output::result(format, &lines, &value)?;
         Ok((merged.doubled == 0 && (merged.missing.is_empty() || self.allow_missing)).into())
     }
