@@ -73,7 +73,7 @@ pub fn never_matches(scope: &str) -> Option<String> {
         return Some("\"*\" means something only at the beginning, as *.example.com".to_owned());
     }
     let (host, path) = scope.split_once('/').map_or((scope, None), |(host, path)| (host, Some(path)));
-    let registry = host.contains(['.', ':']) || host == "localhost" || host.chars().any(char::is_uppercase);
+    let registry = host.contains(['.', ':']) || host == "localhost";
     if !registry {
         let full = Reference::parse(scope).map(|name| name.to_string());
         return Some(match full {
@@ -237,9 +237,8 @@ mod tests {
             "us.icr.io:8443/birds",
             "*.icr.io",
             "*.com",
-            "Registry/x",
+            "Quay.IO/x",
             "quay.io/x/y:Tag",
-            "[::1]:5000/x",
             &format!("quay.io/x/y@sha256:{hex}"),
         ] {
             assert_eq!(never_matches(good), None, "{good}");
@@ -256,6 +255,9 @@ mod tests {
             ("index.docker.io/x", "as docker.io"),
             ("quay.io/Birds", "no capital letters"),
             ("quay.io//x", "is no name"),
+            ("[::1]:5000/x", "is no name"),
+            ("[::1]:5000", "is no name"),
+            ("Registry/x", "is no host"),
             ("quay.io/x:a:b", "is no name"),
             (&format!("quay.io/x/y:t@sha256:{hex}"), "tag and digest at once"),
         ] {
