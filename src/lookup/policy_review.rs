@@ -141,10 +141,10 @@ fn review_keys(keys: &KeySource) -> Vec<String> {
         let ring = Keyring::parse([bytes]);
         none &= ring.is_empty();
         if ring.is_empty() {
-            warnings.push(format!("{name} holds no public key"));
-        } else {
-            warnings.extend(ring.notes().iter().map(|note| format!("{name}: {note}")));
+            warnings.push(format!("{name} holds no public key that clients import"));
         }
+        warnings.extend(ring.notes().iter().map(|note| format!("{name}: {note}")));
+        warnings.extend(ring.warnings().map(|(_, warning)| format!("{name}: {warning}")));
     }
     if none {
         warnings.push("there is no key, so it always rejects".to_owned());
@@ -293,7 +293,8 @@ mod tests {
         docker scope "a.example": one key file that cannot be read makes it always reject
         docker scope "b.example": keyType X509Certificates is not implemented and always rejects
         docker scope "busybox": never matches: short names are expanded before the search; write "docker.io/library/busybox"
-        docker scope "c.example": keyData holds no public key
+        docker scope "c.example": keyData holds no public key that clients import
+        docker scope "c.example": keyData: a keyring without any OpenPGP key was skipped: it has no armoured key block that begins at the start of a line
         docker scope "c.example": there is no key, so it always rejects
         docker scope "d.example": "reject" rejects whatever the other requirements say
         docker scope "d.example": "insecureAcceptAnything" beside other requirements has no effect: all must be fulfilled
