@@ -311,7 +311,7 @@ impl Set {
                     format!("{:<9} {file}: {claimed}{reason}", one.decision)
                 }
             });
-            lines.extend(one.warnings.iter().map(|note| format!("note      {file}: {note}")));
+            lines.extend(one.warnings.iter().map(|note| format!("warning   {file}: {note}")));
         }
         lines.extend(self.gaps.iter().map(|gap| format!("gap       {set}: {gap}")));
         lines.extend(self.duplicates.iter().map(|number| format!("copy      {set}/signature-{number}")));
