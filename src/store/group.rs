@@ -220,11 +220,8 @@ impl LocalTree {
             for _ in 0..ATTEMPTS {
                 match give_name(&ready.file, &ready.folder.join(signature_name(number))) {
                     Ok(()) => {
-                        let before = number.saturating_sub(1);
-                        let gap = before > 0
-                            && fs::symlink_metadata(ready.folder.join(signature_name(before)))
-                                .is_err_and(|e| e.kind() == ErrorKind::NotFound);
-                        return if gap {
+                        self.judge.wrote(blob, || rustix::fs::stat(ready.folder.join(signature_name(number))).ok());
+                        return if self.has_gap_before(&ready.folder, number) {
                             Outcome::BehindGap(number)
                         } else {
                             Outcome::Settled(Ok(Appended::Created(number)))
