@@ -71,7 +71,7 @@ impl Found {
 }
 
 /// Lists the numbers that signatures can have, where `taken` has others.
-pub(super) fn free_numbers(taken: &[u32]) -> impl Iterator<Item = u32> {
+pub fn free_numbers(taken: &[u32]) -> impl Iterator<Item = u32> {
     (1..=u32::MAX).filter(|number| !taken.contains(number))
 }
 

@@ -23,6 +23,7 @@ mod staging;
 mod survey;
 mod walk;
 
+pub use backend::free_numbers;
 pub use error::StoreError;
 pub use group::Append;
 pub use layout::{Layout, LayoutError, PATH_LIMIT, SetAddress, SignatureAddress, StorePath};

@@ -213,7 +213,7 @@ impl ObjectTree {
 }
 
 /// Returns when an object was written, in whole seconds.
-fn modified(meta: &ObjectMeta) -> SystemTime {
+pub(super) fn modified(meta: &ObjectMeta) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(meta.last_modified.timestamp()).unwrap_or(0))
 }
 
