@@ -227,7 +227,9 @@ impl Problem {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let message = "a signature of this image is being written at the moment";
                 let answer = match shape {
-                    Shape::Plain => plain(status, "a signature of this image is being written at the moment\n", NOT_KEPT),
+                    Shape::Plain => {
+                        plain(status, "a signature of this image is being written at the moment\n", NOT_KEPT)
+                    }
                     Shape::Registry => registry(status, "UNAVAILABLE", message, None),
                 };
                 retry_later(answer, Some(HeaderValue::from(UNFINISHED_SECONDS)))

@@ -162,10 +162,7 @@ fn compressed_form(body: &[u8]) -> Form {
 }
 
 /// One step of a decompressor: how much it took, how much it made, and whether that is the end.
-fn stream_form(
-    mut input: &[u8],
-    mut step: impl FnMut(&[u8], &mut [u8]) -> std::io::Result<(u64, u64, bool)>,
-) -> Form {
+fn stream_form(mut input: &[u8], mut step: impl FnMut(&[u8], &mut [u8]) -> std::io::Result<(u64, u64, bool)>) -> Form {
     let mut output = [0; 4096];
     let mut unpacked = 0_u64;
     while unpacked <= UNPACKED_LIMIT as u64 {

@@ -25,7 +25,7 @@ use super::error::StoreError;
 use super::layout::{SetAddress, is_leftover, signature_name};
 use super::lease::{Attempt, Lease};
 use super::local_set::{OpenSet, Reading, Size, open_unlinked};
-use super::settled::Judge;
+use super::settled::mark_whole;
 use super::signatures::StoredSignature;
 use super::staging::Staging;
 
@@ -46,8 +46,6 @@ pub(super) struct LocalTree {
     /// Whether the files seem to be ours, so that they may be read without a note of when.
     noatime: AtomicBool,
     pub(super) staging: Staging,
-    /// Tells files that are whole from those that somebody is writing.
-    pub(super) judge: Judge,
 }
 
 impl LocalTree {
@@ -71,7 +69,6 @@ impl LocalTree {
             counter: AtomicU32::new(0),
             noatime: AtomicBool::new(true),
             staging: Staging::default(),
-            judge: Judge::default(),
         })
     }
 
@@ -149,12 +146,12 @@ impl LocalTree {
         let folder = self.make_folder(at)?;
         let path = folder.join(signature_name(number));
         let (mut file, staged) = self.stage(&path)?;
-        let written = file.write_all(blob).and_then(|()| if self.fsync { file.sync_all() } else { Ok(()) });
-        let linked = written.and_then(|()| fs::hard_link(&staged, &path));
-        if linked.is_ok() {
-            self.judge.wrote(blob, || rustix::fs::fstat(&file).ok());
-        }
+        let written = file.write_all(blob).and_then(|()| {
+            mark_whole(&file, blob);
+            if self.fsync { file.sync_all() } else { Ok(()) }
+        });
         drop(file);
+        let linked = written.and_then(|()| fs::hard_link(&staged, &path));
         // Before the flush of the folder, so that it is gone for good with the same flush.
         let unstaged = fs::remove_file(&staged);
         match linked {

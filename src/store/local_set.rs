@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::error::StoreError;
 use super::layout::{SetAddress, signature_name, signature_number};
 use super::local::{LocalTree, failed, is_missing};
-use super::settled::{Standing, is_young_file};
+use super::settled::{Standing, is_young_file, standing};
 use super::signatures::SET_LIMIT;
 use crate::signature::BLOB_LIMIT;
 
@@ -234,7 +234,7 @@ impl<'a> OpenSet<'a> {
             let limit = "the bytes that are read of one set".to_owned();
             return Err(StoreError::TooMany { at: self.at.to_string(), limit });
         }
-        Ok(match self.tree.judge.standing(&bytes, &found) {
+        Ok(match standing(&bytes, &found) {
             Standing::Whole => Reading::Bytes(bytes),
             Standing::Empty => Reading::Taken,
             Standing::Unfinished => Reading::Unfinished,

@@ -237,10 +237,12 @@ impl Walker {
                 Some(set) => Stray::Leftover(set.address.clone()),
                 None => return Ok(None),
             },
-            Ok(kind) if kind.is_file() => match signature_number(name).and_then(|_| rustix::fs::lstat(entry.path()).ok()) {
-                Some(found) if found.st_size == 0 && !is_young_file(&found) => Stray::Empty,
-                _ => Stray::File,
-            },
+            Ok(kind) if kind.is_file() => {
+                match signature_number(name).and_then(|_| rustix::fs::lstat(entry.path()).ok()) {
+                    Some(found) if found.st_size == 0 && !is_young_file(&found) => Stray::Empty,
+                    _ => Stray::File,
+                }
+            }
             Ok(kind) if kind.is_symlink() => match self.tree.inside(&entry.path())? {
                 Some(target) if target.is_file() => Stray::File,
                 _ => Stray::Link,

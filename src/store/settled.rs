@@ -1,9 +1,11 @@
 //! Whether a file's bytes are all there. This store links whole files to their names, but skopeo and
 //! podman truncate `signature-N` and then fill it: for a moment it is empty, or a part of itself.
+//!
+//! Clocks jump, and a file server's may be wrong: a time of change that lies further in the future than
+//! a file stays young says nothing, and counts as long ago.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::Stat;
 
@@ -13,9 +15,6 @@ use crate::signature::Form;
 const YOUNG: Duration = Duration::from_secs(5);
 /// What does not tell by its form whether it is whole must rest for so long.
 const REST: Duration = Duration::from_millis(900);
-/// How many files of our own are remembered.
-const REMEMBERED: usize = 1024;
-
 /// What a file is, by its bytes and its age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -25,35 +24,6 @@ pub(super) enum Standing {
     Empty,
     /// Somebody may be writing it.
     Unfinished,
-}
-
-/// Judges files. Clocks jump, and a file server's may be wrong: a time of change that lies further in
-/// the future than a file stays young says nothing, and counts as long ago.
-#[derive(Debug, Default)]
-pub(super) struct Judge {
-    /// Files that this process wrote as one piece although their form does not tell: a server
-    /// without a gate stores anything.
-    own: Mutex<VecDeque<(Instant, Identity)>>,
-}
-
-/// A file in one state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: SystemTime,
-}
-
-impl Identity {
-    fn of(found: &Stat) -> Self {
-        Self {
-            device: found.st_dev,
-            inode: found.st_ino,
-            length: u64::try_from(found.st_size).unwrap_or_default(),
-            modified: modified(found),
-        }
-    }
 }
 
 /// Returns when a file was changed last.
@@ -79,55 +49,48 @@ pub(super) fn is_young_file(found: &Stat) -> bool {
     is_young(modified(found), SystemTime::now())
 }
 
-impl Judge {
-    /// Judges the bytes that were read of a file, and what the system said of it afterwards.
-    pub(super) fn standing(&self, bytes: &[u8], found: &Stat) -> Standing {
-        self.at(bytes, found, SystemTime::now())
-    }
+/// Judges the bytes that were read of a file, and what the system said of it afterwards.
+pub(super) fn standing(bytes: &[u8], found: &Stat) -> Standing {
+    standing_at(bytes, found, SystemTime::now())
+}
 
-    fn at(&self, bytes: &[u8], found: &Stat, now: SystemTime) -> Standing {
-        let modified = modified(found);
-        let young = is_young(modified, now);
-        if bytes.is_empty() {
-            return if young { Standing::Unfinished } else { Standing::Empty };
-        }
-        if !young {
-            return Standing::Whole;
-        }
-        if found.st_size >= 0 && u64::try_from(found.st_size).ok() != u64::try_from(bytes.len()).ok() {
-            return Standing::Unfinished;
-        }
-        let rested = now.duration_since(modified).is_ok_and(|age| age >= REST);
-        match Form::of(bytes) {
-            Form::Whole => Standing::Whole,
-            Form::Unknown if rested => Standing::Whole,
-            _ if self.is_own(&Identity::of(found)) => Standing::Whole,
-            Form::Unknown | Form::CutOff => Standing::Unfinished,
-        }
+fn standing_at(bytes: &[u8], found: &Stat, now: SystemTime) -> Standing {
+    let modified = modified(found);
+    let young = is_young(modified, now);
+    if bytes.is_empty() {
+        return if young { Standing::Unfinished } else { Standing::Empty };
     }
-
-    /// Notes a file that this process has just written as one piece.
-    pub(super) fn wrote(&self, bytes: &[u8], found: impl FnOnce() -> Option<Stat>) {
-        if Form::of(bytes) == Form::Whole {
-            return;
-        }
-        let Some(identity) = found().map(|found| Identity::of(&found)) else { return };
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        while own.front().is_some_and(|(written, _)| written.elapsed() >= 2 * YOUNG) || own.len() >= REMEMBERED {
-            own.pop_front();
-        }
-        own.push_back((Instant::now(), identity));
+    if !young {
+        return Standing::Whole;
     }
+    if u64::try_from(found.st_size).is_ok_and(|length| length != bytes.len() as u64) {
+        return Standing::Unfinished;
+    }
+    let rested = now.duration_since(modified).is_ok_and(|age| age >= REST);
+    match Form::of(bytes) {
+        Form::Whole => Standing::Whole,
+        Form::Unknown if rested => Standing::Whole,
+        Form::Unknown | Form::CutOff => Standing::Unfinished,
+    }
+}
 
-    fn is_own(&self, identity: &Identity) -> bool {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.iter().any(|(_, known)| known == identity)
+/// Says of a file that was written as one piece, and has no name of a signature yet, that it is
+/// whole, where its form does not: a server without a gate stores anything.
+///
+/// What tells readers is the time of its last change, which is set back a little.
+pub(super) fn mark_whole(file: &File, bytes: &[u8]) {
+    if Form::of(bytes) == Form::Whole {
+        return;
+    }
+    let marked = SystemTime::now().checked_sub(2 * YOUNG).map(|back| file.set_modified(back));
+    if let Some(Err(error)) = marked {
+        tracing::debug!(%error, "readers wait until this file is old enough");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
 
     use super::*;
 
@@ -136,20 +99,19 @@ mod tests {
     const UNKNOWN: &[u8] = b"no signature";
 
     /// Judges a file of these bytes that is so old, in milliseconds.
-    fn judged(judge: &Judge, bytes: &[u8], age: i64) -> Standing {
+    fn judged(bytes: &[u8], age: i64) -> Standing {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, bytes).unwrap();
         let found = rustix::fs::stat(&path).unwrap();
         let shift = Duration::from_millis(age.unsigned_abs());
         let now = if age < 0 { modified(&found) - shift } else { modified(&found) + shift };
-        judge.at(bytes, &found, now)
+        standing_at(bytes, &found, now)
     }
 
     #[test]
     fn age_and_form_decide() {
         use Standing::{Empty, Unfinished, Whole};
-        let judge = Judge::default();
         for (age, empty, cut_off, unknown) in [
             (0, Unfinished, Unfinished, Unfinished),
             (800, Unfinished, Unfinished, Unfinished),
@@ -162,7 +124,7 @@ mod tests {
             (-6000, Empty, Whole, Whole),
             (-(1 << 40), Empty, Whole, Whole),
         ] {
-            let standings = [&[][..], CUT_OFF, UNKNOWN, WHOLE].map(|bytes| judged(&judge, bytes, age));
+            let standings = [&[][..], CUT_OFF, UNKNOWN, WHOLE].map(|bytes| judged(bytes, age));
             assert_eq!(standings, [empty, cut_off, unknown, Whole], "{age}");
         }
     }
@@ -173,30 +135,25 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, [WHOLE, WHOLE].concat()).unwrap();
         let found = rustix::fs::stat(&path).unwrap();
-        assert_eq!(Judge::default().at(WHOLE, &found, modified(&found)), Standing::Unfinished);
+        assert_eq!(standing_at(WHOLE, &found, modified(&found)), Standing::Unfinished);
     }
 
     #[test]
-    fn our_own_are_whole_until_somebody_changes_them() {
+    fn our_own_are_whole_until_somebody_writes_them_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let judge = Judge::default();
-        let look = |judge: &Judge, bytes: &[u8]| {
-            let found = rustix::fs::stat(&path).unwrap();
-            judge.at(bytes, &found, modified(&found))
-        };
-        fs::write(&path, CUT_OFF).unwrap();
-        assert_eq!(look(&judge, CUT_OFF), Standing::Unfinished);
-        judge.wrote(CUT_OFF, || rustix::fs::stat(&path).ok());
-        assert_eq!(look(&judge, CUT_OFF), Standing::Whole);
-        let file = File::options().write(true).open(&path).unwrap();
-        file.set_modified(SystemTime::now() + Duration::from_secs(1)).unwrap();
-        assert_eq!(look(&judge, CUT_OFF), Standing::Unfinished, "the same file, written again");
-        judge.wrote(WHOLE, || panic!("of what tells by its form nothing is remembered"));
-        for _ in 0..2 * REMEMBERED {
-            judge.wrote(UNKNOWN, || rustix::fs::stat(&path).ok());
+        for bytes in [CUT_OFF, UNKNOWN] {
+            let look = || standing(bytes, &rustix::fs::stat(&path).unwrap());
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(look(), Standing::Unfinished);
+            mark_whole(&File::options().write(true).open(&path).unwrap(), bytes);
+            assert_eq!(look(), Standing::Whole);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(look(), Standing::Unfinished);
         }
-        assert_eq!(judge.own.lock().unwrap().len(), REMEMBERED);
+        fs::write(&path, WHOLE).unwrap();
+        mark_whole(&File::options().write(true).open(&path).unwrap(), WHOLE);
+        assert!(is_young_file(&rustix::fs::stat(&path).unwrap()), "what tells by its form keeps its time");
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod deploy;
 mod differential;
 mod doctor;
 mod gate;
+mod half_written;
 mod hostile;
 mod hostile_bodies;
 mod hsm;

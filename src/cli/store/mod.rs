@@ -215,9 +215,8 @@ mod tests {
             let stored = |number: &u32| StoredSignature { number: *number, bytes: Default::default() };
             StoredSet { signatures: numbers.iter().map(stored).collect(), taken: taken.to_vec() }
         };
-        let found = |numbers: &[u32], taken: &[u32]| {
-            gaps(&set(numbers, taken)).iter().map(Gap::to_string).collect::<Vec<_>>()
-        };
+        let found =
+            |numbers: &[u32], taken: &[u32]| gaps(&set(numbers, taken)).iter().map(Gap::to_string).collect::<Vec<_>>();
         assert!(found(&[], &[]).is_empty() && found(&[1, 2, 3], &[]).is_empty());
         assert_eq!(found(&[2], &[]), ["signature-1 is missing"]);
         assert_eq!(found(&[1, 3, 9], &[]), ["signature-2 is missing", "signature-4 to signature-8 are missing"]);
