@@ -66,13 +66,13 @@ impl Found {
     /// Returns the number for the next signature; `None` when no client would read it. A number that
     /// something else has taken is passed over: it would never become free.
     pub(super) fn next_number(&self) -> Option<u32> {
-        free_numbers(&self.taken).find(|number| *number > self.highest).filter(|number| *number <= MOST_SIGNATURES)
+        (self.highest.saturating_add(1)..=MOST_SIGNATURES).find(|number| self.taken.binary_search(number).is_err())
     }
 }
 
-/// Lists the numbers that signatures can have, where `taken` has others.
+/// Lists the numbers that signatures can have, where `taken` (ascending) has others.
 pub fn free_numbers(taken: &[u32]) -> impl Iterator<Item = u32> {
-    (1..=u32::MAX).filter(|number| !taken.contains(number))
+    (1..=u32::MAX).filter(|number| taken.binary_search(number).is_err())
 }
 
 /// How a create-if-absent went.
@@ -196,5 +196,6 @@ mod tests {
         assert_eq!(next(1, &[1, 9]), Some(2));
         assert_eq!(next(126, &[]), Some(127));
         assert_eq!((next(126, &[127]), next(127, &[])), (None, None), "no client would read it");
+        assert_eq!(next(u32::MAX, &[]), None);
     }
 }
