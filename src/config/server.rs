@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::access::AccessConfig;
+use super::access::{AccessConfig, AccessError, Way};
 use super::admin::AdminConfig;
 use super::gate::GateConfig;
 use super::limits::LimitConfig;
@@ -15,6 +15,7 @@ use super::network::Network;
 use super::origin::HttpOrigin;
 use super::registry::{CredentialConfig, RegistriesError, RegistryConfig, registries};
 use super::tls::TlsConfig;
+use super::umask::FileMask;
 use crate::store::StorePath;
 
 /// Why a configuration file cannot be used.
@@ -103,6 +104,10 @@ pub struct ServerConfig {
     /// The file to which every write and removal is recorded, one JSON object a line. Without one
     /// they are in the log only. While it cannot be written, nothing is stored or removed.
     pub audit_log: Option<PathBuf>,
+    /// Rights that files and folders do not get when the server makes them, in octal: `"027"`. Default:
+    /// those of the process; and where any `read` leaves out `anonymous`, 027 on top of them for all
+    /// files, so that nobody reads on the disk what the server would not show.
+    pub umask: Option<FileMask>,
     /// Health and metrics.
     pub admin: AdminConfig,
     /// Limits against exhaustion.
@@ -152,6 +157,7 @@ impl Default for ServerConfig {
             gate: GateConfig::default(),
             access: AccessConfig::default(),
             audit_log: None,
+            umask: None,
             admin: AdminConfig::default(),
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),
@@ -166,6 +172,18 @@ impl Default for CacheConfig {
 }
 
 impl ServerConfig {
+    /// Tells whether some signatures are not for everybody.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn restricts_reading(&self) -> Result<bool, AccessError> {
+        let mut restricts = false;
+        for site in self.sites() {
+            restricts |= site.settings.access.rules()?.iter().any(|rule| !rule.read.contains(&Way::Anonymous));
+        }
+        Ok(restricts)
+    }
+
     /// Reads a configuration file.
     ///
     /// # Errors
@@ -255,6 +273,22 @@ mod tests {
     }
 
     #[test]
+    fn reading_is_restricted_by_any_rule() {
+        for (yaml, restricts) in [
+            ("", false),
+            ("access: {write: [{token: /t}]}", false),
+            ("access: {read: [upstream, anonymous]}", false),
+            ("access: {read: [upstream]}", true),
+            ("access: {read: []}", true),
+            ("access: {namespaces: {secret/: {read: [{token: /t}]}}}", true),
+            ("registries: {icr.io: {access: {read: [upstream]}}}", true),
+            ("access: {read: [upstream]}\nregistries: {icr.io: {access: {read: [anonymous]}}}", true),
+        ] {
+            assert_eq!(ServerConfig::parse(yaml).unwrap().restricts_reading(), Ok(restricts), "{yaml}");
+        }
+    }
+
+    #[test]
     fn says_what_is_wrong() {
         for (text, said) in [
             ("lisen: x", "unknown field `lisen`"),
@@ -266,6 +300,7 @@ mod tests {
             ("cache: {set_seconds: 18446744073709551615}", "more than a year"),
             ("limits: {header_seconds: 0}", "it must be 1 or more"),
             ("access_timeout_seconds: 31536001", "more than a year"),
+            ("umask: 27", "a umask in quotes"),
         ] {
             let error = ServerConfig::parse(text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

@@ -11,6 +11,7 @@ mod error;
 mod group;
 mod layout;
 mod lease;
+mod letter_case;
 mod local;
 mod local_set;
 mod local_walk;

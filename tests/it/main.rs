@@ -30,6 +30,7 @@ mod lookaside;
 mod lookaside_write;
 mod names;
 mod openpgp;
+mod process;
 mod proxy;
 mod registry;
 mod resign;
