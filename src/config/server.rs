@@ -16,6 +16,7 @@ use super::origin::HttpOrigin;
 use super::registry::{CredentialConfig, RegistriesError, RegistryConfig, registries};
 use super::tls::TlsConfig;
 use super::umask::FileMask;
+use crate::host::{NESTING_LIMIT, too_deep};
 use crate::store::StorePath;
 
 /// Why a configuration file cannot be used.
@@ -36,6 +37,16 @@ pub enum ConfigError {
         path: String,
         /// What the parser said.
         error: serde_yaml::Error,
+    },
+    /// Brackets lie in brackets, deeper than in any configuration.
+    #[error(
+        "the configuration {path} is not usable: line {line}: brackets lie deeper in each other than the {NESTING_LIMIT} that are read, or deep too often"
+    )]
+    Depth {
+        /// Which file, or `-` for text given directly.
+        path: String,
+        /// The line at which there are too many.
+        line: usize,
     },
     /// The registries in it cannot stand beside each other.
     #[error("the configuration {path} is not usable: {error}")]
@@ -204,6 +215,9 @@ impl ServerConfig {
     }
 
     fn from_yaml(text: &str, path: &str) -> Result<Self, ConfigError> {
+        if let Some(line) = too_deep(text.as_bytes()) {
+            return Err(ConfigError::Depth { path: path.to_owned(), line });
+        }
         let parsed: Result<Option<Self>, _> = serde_yaml::from_str(text);
         let config = parsed
             .map(Option::unwrap_or_default)
@@ -270,6 +284,19 @@ mod tests {
         assert_eq!(config.store_prefix.to_string(), "icr/prod");
         assert_eq!(config.upstream.unwrap().to_string(), "https://r.example");
         assert_eq!((config.limits.uploads, config.limits.upload_bytes), (2, 6 * 1024 * 1024));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_at_once() {
+        let begun = std::time::Instant::now();
+        for text in ["[".repeat(1 << 20), format!("x: {}{}", "[".repeat(1 << 19), "]".repeat(1 << 19))] {
+            let error = ServerConfig::parse(&text).unwrap_err();
+            assert!(matches!(error, ConfigError::Depth { line: 1, .. }), "{error}");
+        }
+        // By indentation, where the parser's own limit counts.
+        let indented = format!("gate:\n {}x\n", "- ".repeat(100_000));
+        assert!(ServerConfig::parse(&indented).is_err());
+        assert!(begun.elapsed().as_secs() < 30);
     }
 
     #[test]
