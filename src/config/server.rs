@@ -103,6 +103,9 @@ pub struct ServerConfig {
     /// The file to which every write and removal is recorded, one JSON object a line. Without one
     /// they are in the log only. While it cannot be written, nothing is stored or removed.
     pub audit_log: Option<PathBuf>,
+    /// What the disk of the audit log keeps for changes, in MiB: while less is left, refused requests
+    /// are counted, but not written to it. Default 64.
+    pub audit_reserve_mib: u64,
     /// Health and metrics.
     pub admin: AdminConfig,
     /// Limits against exhaustion.
@@ -152,6 +155,7 @@ impl Default for ServerConfig {
             gate: GateConfig::default(),
             access: AccessConfig::default(),
             audit_log: None,
+            audit_reserve_mib: 64,
             admin: AdminConfig::default(),
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Method, Request, StatusCode, request};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::admission::{self, Admission};
+use super::admission::{self, Admission, Turn};
 use super::asker::Asker;
 use super::audit::{Action, Outcome, Record};
 use super::body::{Answer, Body};
@@ -125,13 +124,13 @@ impl Writes {
         head: &request::Parts,
         body: ClientBody,
         caller: &Caller,
-    ) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+    ) -> Result<(Bytes, Turn), Problem> {
         self.admission.announced(&head.headers, BLOB_LIMIT)?;
         record.who = Some(self.permit.write(set, Asker::new(head, caller)).await?);
         if head.headers.contains_key(CONTENT_RANGE) {
             return Err(Problem::Invalid("a part of a signature (Content-Range) cannot be stored".to_owned()));
         }
-        self.admission.receive(body, BLOB_LIMIT).await
+        self.admission.receive(body, BLOB_LIMIT, caller.from).await
     }
 
     async fn store(
