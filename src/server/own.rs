@@ -83,8 +83,10 @@ fn authorized(mut parts: request::Parts, authorization: Option<HeaderValue>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::challenges;
     use crate::registry::{AuthFiles, CredentialSource, RegistryOptions};
     use crate::server::HttpClient;
+    use http::HeaderMap;
 
     /// The credentials of `key` are found for an upstream at `address`.
     async fn found(address: &str, key: &str) -> bool {
@@ -93,7 +95,7 @@ mod tests {
         let credentials = CredentialSource::Files(AuthFiles::only(file.path()));
         let client = RegistryClient::new(RegistryOptions { credentials, ..RegistryOptions::default() });
         let origin = HttpOrigin::parse(address).unwrap();
-        let own = Own::new(client, "", &origin, true);
+        let own = Own::new(client, "", &origin);
         let mut headers = HeaderMap::new();
         headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=x"));
         let repository = Repository::of_registry(&own.domain, "a/b").unwrap();
