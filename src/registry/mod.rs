@@ -26,6 +26,7 @@ mod patience;
 mod secret;
 mod tls;
 mod token;
+mod trust;
 
 #[cfg(test)]
 mod fake;
@@ -47,3 +48,4 @@ pub use pace::Pace;
 pub use secret::{Credential, Secret};
 pub use tls::{CertificatesError, ClientIdentity, HostCertificates, system_roots};
 pub use token::{TokenError, bearer_token};
+pub use trust::{TrustAnswer, TrustServer};
