@@ -4,13 +4,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 /// What one thread allocates another frees, a million times over: glibc's arenas grow by that,
 /// jemalloc's do not (docs/performance.md). Its settings are in `.cargo/config.toml`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    countersign::cli::Cli::parse().main()
+    countersign::cli::run()
 }

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::output::{self, Answer, Format};
+use crate::escape;
 
 /// The JSON about one file or folder.
 #[derive(Debug, Serialize)]
@@ -33,27 +34,26 @@ impl Checked {
         Self { file, valid: true, error: None, warnings, table, unreadable: false }
     }
 
-    fn text(&self) -> String {
+    fn lines(&self) -> Vec<String> {
         let standing = match (self.valid, self.unreadable) {
             (true, _) => "valid",
             (false, false) => "invalid",
             (false, true) => "unreadable",
         };
-        let mut lines = vec![format!("{}: {standing}", self.file)];
+        let mut lines = vec![format!("{}: {standing}", escape::word(&self.file))];
         lines.extend(self.error.iter().map(|error| format!("  {error}")));
         lines.extend(self.table.iter().map(|line| format!("  {line}")));
         lines.extend(self.warnings.iter().map(|warning| format!("  warning: {warning}")));
-        lines.join("\n")
+        lines
     }
 }
 
 /// Prints the reports (one document for one file, a list for several) and finds the answer.
 pub fn report(format: Format, all: &[Checked]) -> anyhow::Result<Answer> {
-    let texts: Vec<String> = all.iter().map(Checked::text).collect();
-    let text = output::plain(&texts.join("\n"));
+    let lines: Vec<String> = all.iter().flat_map(Checked::lines).collect();
     match all {
-        [one] => output::result(format, &text, one)?,
-        all => output::result(format, &text, &all)?,
+        [one] => output::result(format, &lines, one)?,
+        all => output::result(format, &lines, &all)?,
     }
     let unreadable: Vec<&str> =
         all.iter().filter(|one| one.unreadable).filter_map(|one| one.error.as_deref()).collect();

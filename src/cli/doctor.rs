@@ -9,6 +9,7 @@ use super::host::HostArgs;
 use super::output::{self, Answer, Format};
 use super::sources::SourceArgs;
 use crate::doctor::{Clients, Finding, Outcome, Paths, Report, Severity, Step, Walk};
+use crate::escape;
 use crate::host::{Environment, Generation};
 use crate::image::ImageReference;
 use crate::policy;
@@ -65,7 +66,7 @@ impl Doctor {
             image,
         };
         let report = walk.run().await;
-        output::result(format, &output::plain(&text(&report)), &report)?;
+        output::result(format, &lines(&report), &report)?;
         Ok((report.decision == Outcome::Accepted).into())
     }
 }
@@ -96,37 +97,34 @@ fn paths(
     }
 }
 
-fn text(report: &Report) -> String {
-    let mut lines = vec![format!("What a client does for {}", report.reference)];
-    lines.extend(report.steps.iter().map(step));
+fn lines(report: &Report) -> Vec<String> {
+    let mut lines = vec![format!("What a client does for {}", escape::text(&report.reference))];
+    lines.extend(report.steps.iter().flat_map(step));
     let decision = match report.decision {
         Outcome::Accepted => "Healthy: a client accepts the image",
         Outcome::Rejected => "A client rejects the image",
         Outcome::Failed => "A client fails",
     };
-    lines.push(format!("\n{decision}"));
-    lines.extend(report.findings.iter().map(finding));
-    lines.join("\n")
+    lines.extend([String::new(), decision.to_owned()]);
+    lines.extend(report.findings.iter().flat_map(finding));
+    lines
 }
 
-fn step(step: &Step) -> String {
+fn step(step: &Step) -> [String; 2] {
     let mark = match (step.step, step.ok) {
         ("probe", _) => "?",
         (_, true) => "+",
         (_, false) => "!",
     };
-    format!("{mark} {:<15} {}\n    {}", step.step, one_line(&step.request), one_line(&step.answer))
+    [format!("{mark} {:<15} {}", step.step, step.request), format!("    {}", step.answer)]
 }
 
-fn finding(finding: &Finding) -> String {
+fn finding(finding: &Finding) -> Vec<String> {
     let kind = if finding.severity == Severity::Fails { "" } else { "note: " };
-    let fix: Vec<String> = finding.fix.lines().map(|line| format!("    {line}")).collect();
-    format!("\n{kind}{}\n  {}\n{}", finding.ailment, one_line(&finding.sentence), fix.join("\n"))
-}
-
-/// Words of a stranger stay on their line.
-fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ")
+    let mut lines = vec![String::new(), format!("{kind}{}", finding.ailment), format!("  {}", finding.sentence)];
+    // The lines of a fix are the doctor's: it quotes every value as what it is pasted into wants it.
+    lines.extend(finding.fix.split('\n').map(|line| format!("    {line}")));
+    lines
 }
 
 #[cfg(test)]
@@ -165,12 +163,12 @@ mod tests {
             ],
             decision: Outcome::Rejected,
         };
-        insta::assert_snapshot!(text(&report), @r"
+        insta::assert_snapshot!(output::rendered(&lines(&report)), @r"
         What a client does for q.io/a:1
         + policy          /etc/containers/policy.json
             scope default: signedBy
         ! lookaside       GET https://h/signature-1
-            403 Forbidden
+            403\nForbidden
         ? probe           GET https://h/
             404
 

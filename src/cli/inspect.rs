@@ -12,6 +12,7 @@ use super::sources::SourceArgs;
 use super::subject::Scope;
 use super::verdict::{self, SignatureStanding};
 use super::verify::{Court, parse_name};
+use crate::escape;
 use crate::image::Digest;
 use crate::openpgp;
 use crate::policy::{Origin, SignatureBlob};
@@ -82,7 +83,7 @@ impl Inspect {
         let (mut listed, mut lines) = (Vec::new(), Vec::new());
         for subject in found.subjects {
             if let Some(fault) = &subject.fault {
-                output::talk(&output::plain(&format!("a pull of it fails: {fault}")));
+                output::talk(&format!("a pull of it fails: {fault}"));
             }
             let judged = court.judge(&desk, subject, taken).await?;
             if let Some(e) = judged.unread {
@@ -91,23 +92,22 @@ impl Inspect {
             let (digest, platform) = (judged.verdict.digest, judged.verdict.platform);
             let shown = digest.as_ref().map_or_else(|| "a manifest without digest".to_owned(), Digest::to_string);
             let kind = match (&platform, taken) {
-                (Some(platform), _) => format!(", instance for {platform}"),
+                (Some(platform), _) => format!(", instance for {}", escape::word(platform)),
                 (None, true) => ", the list itself".to_owned(),
                 (None, false) => String::new(),
             };
             lines.push(format!("{} signature(s) of {shown}{kind}", judged.blobs.len()));
             for (standing, blob) in judged.verdict.signatures.into_iter().zip(&judged.blobs) {
                 let unverified = if standing.fingerprint.is_none() { says(blob).ok() } else { None };
-                lines.push(standing.text());
-                lines.extend(
-                    unverified.as_ref().map(|says| {
-                        format!("    says, unverified, that it is {} by key {}", says.reference, says.key_id)
-                    }),
-                );
+                lines.extend(standing.lines());
+                lines.extend(unverified.as_ref().map(|says| {
+                    let reference = escape::word(&says.reference);
+                    format!("    says, unverified, that it is {reference} by key {}", says.key_id)
+                }));
                 listed.push(Listed { standing, digest: digest.clone(), platform: platform.clone(), unverified });
             }
         }
-        output::result(format, &output::plain(&lines.join("\n")), &listed)?;
+        output::result(format, &lines, &listed)?;
         Ok((!listed.is_empty()).into())
     }
 }
@@ -142,20 +142,20 @@ fn inspect_file(path: &Path, format: Format) -> anyhow::Result<Answer> {
         Ok(shown) => shown,
         Err(e) => {
             let sentence = output::sentence(&e);
-            output::talk(&output::plain(&format!("{} is no readable signature: {sentence}", path.display())));
+            output::talk(&format!("{} is no readable signature: {sentence}", escape::path_word(path)));
             return Ok(Answer::No);
         }
     };
     let mut lines = vec![
         "Unverified: this is only what the signature says of itself".to_owned(),
-        format!("  reference    {}", shown.reference),
+        format!("  reference    {}", escape::text(&shown.reference)),
         format!("  digest       {}", shown.digest),
         format!("  key ID       {}", shown.key_id),
     ];
     lines.extend(shown.fingerprint.iter().map(|fingerprint| format!("  fingerprint  {fingerprint}")));
     lines.extend(shown.created.iter().map(|created| format!("  made at      {created}")));
-    lines.extend(shown.creator.iter().map(|creator| format!("  creator      {creator}")));
+    lines.extend(shown.creator.iter().map(|creator| format!("  creator      {}", escape::text(creator))));
     lines.extend(shown.timestamp.and_then(verdict::time).iter().map(|time| format!("  timestamp    {time}")));
-    output::result(format, &output::plain(&lines.join("\n")), &shown)?;
+    output::result(format, &lines, &shown)?;
     Ok(Answer::Yes)
 }

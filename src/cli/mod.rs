@@ -3,6 +3,7 @@
 //! Exit 0: done or accepted. 1: the answer is no (rejected, not found, some items failed).
 //! 2: could not ask (usage, configuration, network, key).
 
+mod arguments;
 mod check;
 mod doctor;
 mod host;
@@ -92,9 +93,14 @@ enum Command {
     Store(store::StoreCommand),
 }
 
+/// Reads the command line, runs the command, and returns the exit code of the process.
+pub fn run() -> ExitCode {
+    output::tell_panics();
+    arguments::parse().map_or_else(|code| code, Cli::main)
+}
+
 impl Cli {
-    /// Runs the command and returns the exit code of the process.
-    pub fn main(self) -> ExitCode {
+    fn main(self) -> ExitCode {
         let level = self.log.clone().unwrap_or_else(|| self.command.default_log().to_owned());
         let form = if self.format == Format::Json { LogForm::Json } else { LogForm::Text };
         let form = self.log_format.unwrap_or(form);
@@ -108,7 +114,7 @@ impl Cli {
             Ok(Answer::Yes) => ExitCode::SUCCESS,
             Ok(Answer::No) => ExitCode::from(1),
             Err(e) => {
-                output::talk(&format!("countersign: {}", output::plain(&output::sentence(&e))));
+                output::talk(&format!("countersign: {}", output::sentence(&e)));
                 ExitCode::from(2)
             }
         }

@@ -1,8 +1,14 @@
-//! Where results and talk go: results on stdout, talk on stderr; the only place that prints.
+//! Where results and talk go: results on stdout, talk on stderr. Alone prints, but for results that grow
+//! (stream.rs), bars (progress.rs) and the log (telemetry); tests/it/printing.rs looks for others.
+//!
+//! What is printed comes as lines, and each goes through [`escape::line`]: whatever a value holds, the
+//! program alone decides where a line ends.
 
 use std::io::Write as _;
 
 use serde::Serialize;
+
+use crate::escape;
 
 /// The form of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -29,30 +35,66 @@ impl From<bool> for Answer {
     }
 }
 
-/// Prints a result: `text` for people, or `value` as one line of JSON.
+/// Prints a result: `lines` for people, or `value` as one line of JSON.
 ///
 /// # Errors
 /// When stdout cannot be written; a reader that went away (`| head`) is no error.
-pub fn result(format: Format, text: &str, value: &impl Serialize) -> anyhow::Result<()> {
-    let mut line = match format {
-        Format::Text => text.trim_end().to_owned(),
-        Format::Json => serde_json::to_string(value)?,
+pub fn result(format: Format, lines: &[impl AsRef<str>], value: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = match format {
+        Format::Text => rendered(lines),
+        Format::Json => escape::json::to_string(value)?,
     };
-    if line.is_empty() {
+    if text.is_empty() {
         return Ok(());
     }
-    line.push('\n');
+    text.push('\n');
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(()),
     }
 }
 
-/// Says something on stderr, for people.
-pub fn talk(text: &str) {
+/// Writes a signature, which is no text, to stdout.
+///
+/// # Errors
+/// When stdout cannot be written; without its reader a signature is lost.
+pub fn signature(blob: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    Ok(stdout.write_all(blob).and_then(|()| stdout.flush())?)
+}
+
+/// Says one line on stderr, for people.
+pub fn talk(line: &str) {
+    talk_lines(&[line]);
+}
+
+/// Says some lines on stderr, for people.
+pub fn talk_lines(lines: &[impl AsRef<str>]) {
     // Nobody is left to be told when stderr is gone.
-    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+    let _ = writeln!(std::io::stderr(), "{}", rendered(lines));
+}
+
+/// Has a panic, whose message may hold anything, told as everything else is.
+pub fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("<unnamed>");
+        let message = panic.payload_as_str().unwrap_or("something without words");
+        talk(&format!("countersign: internal error: thread '{name}' panicked at {place}: {message}"));
+        // With RUST_BACKTRACE.
+        let trace = std::backtrace::Backtrace::capture();
+        if trace.status() == std::backtrace::BacktraceStatus::Captured {
+            talk_lines(&trace.to_string().lines().collect::<Vec<_>>());
+        }
+    }));
+}
+
+/// Puts lines one below the other, each of them one line.
+pub fn rendered(lines: &[impl AsRef<str>]) -> String {
+    let lines: Vec<_> = lines.iter().map(|line| escape::line(line.as_ref())).collect();
+    lines.join("\n").trim_end_matches('\n').to_owned()
 }
 
 /// Tells an error with its causes, each once: many of our sentences already end with their cause's.
@@ -76,17 +118,6 @@ pub fn sentence(error: &anyhow::Error) -> String {
 /// A cause without what our sentences leave out: the system's numbers, and Go's lower case.
 fn bare(cause: &str) -> String {
     cause.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-/// Makes text of strangers safe for a terminal: control characters are shown, not obeyed.
-pub fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escape = c.is_control() && c != '\n' && c != '\t';
-            let hidden = matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{200E}' | '\u{200F}');
-            if escape || hidden { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -113,7 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn strangers_do_not_steer_the_terminal() {
-        assert_eq!(plain("a\u{1b}[31mb\u{202e}c\n"), "a\\u{1b}[31mb\\u{202e}c\n");
+    fn a_value_ends_no_line() {
+        let lines = ["a: x\n  accepted", "", "b\u{1b}[31m\u{202e}\u{85}c", "", ""];
+        assert_eq!(rendered(&lines), "a: x\\n  accepted\n\nb\\u{1b}[31m\\u{202e}\\u{85}c");
     }
 }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::check::{self, Checked};
 use super::output::{Answer, Format};
 use super::requirement;
+use crate::escape;
 use crate::go;
 use crate::lookup::review_policy;
 use crate::policy::{LoadError, Policy, Requirement};
@@ -59,7 +60,7 @@ fn table(policy: &Policy) -> Vec<String> {
     let mut rows: Vec<(String, &[Requirement])> = vec![("default".to_owned(), &policy.default)];
     for (transport, scopes) in &policy.transports {
         for (scope, requirements) in scopes {
-            rows.push((format!("{transport} {}", go::quote(scope)), requirements));
+            rows.push((format!("{} {}", escape::word(transport), go::quote(scope)), requirements));
         }
     }
     let width = rows.iter().map(|(scope, _)| scope.chars().count()).max().unwrap_or_default();

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::check::{self, Checked};
 use super::host::ConfigSearch;
 use super::output::{Answer, Format};
+use crate::escape;
 use crate::go;
 use crate::lookup::review_registries;
 use crate::registries_d::{Configuration, ConfigurationError, DEFAULT_DOCKER, Key, Placed, Search};
@@ -69,7 +70,7 @@ fn folder(path: &Path, config_search: ConfigSearch) -> Checked {
         let bytes = super::read_input(&file).unwrap_or_default();
         let shown = file.display();
         warnings.extend(review_registries(&configuration, &file, &bytes).iter().map(|told| format!("{shown}: {told}")));
-        lines.push(format!("{shown}"));
+        lines.push(escape::path(&file));
         lines.extend(table(&configuration, &file).iter().map(|line| format!("  {line}")));
     }
     warnings.extend(passed_over(path).iter().map(|file| format!("{file}: nobody reads it, names must end in .yaml")));
@@ -122,7 +123,7 @@ fn said(placed: &Placed) -> String {
         .into_iter()
         .filter(|key| !section.url(*key).is_empty())
         .map(|key| match crate::registries_d::LookasideBase::parse(section.url(key)) {
-            Ok(base) => format!("{} {base}", key.name()),
+            Ok(base) => format!("{} {}", key.name(), escape::word(base.to_string())),
             Err(_) => format!("{} (no URL)", key.name()),
         })
         .collect();

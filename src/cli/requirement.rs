@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use crate::escape;
 use crate::policy::{
     Fulcio, IdentityMatch, KeySource, Material, Pki, Requirement, SigstoreKeys, SigstoreSigned, SigstoreTrust,
 };
@@ -41,11 +42,11 @@ pub fn words(requirement: &Requirement) -> String {
         let value = match (key.as_str(), value) {
             ("type", _) => continue,
             (key, Value::String(text)) if key.ends_with("Data") => format!("of {} characters", text.len()),
-            (_, Value::String(text)) => text.clone(),
+            (_, Value::String(text)) => escape::word(text),
             ("signedIdentity" | "baseLayerIdentity", Value::Object(identity)) => {
                 let kind = identity.get("type").and_then(Value::as_str).unwrap_or_default();
                 let rest = identity.iter().filter(|(key, _)| *key != "type").filter_map(|(_, value)| value.as_str());
-                [kind].into_iter().chain(rest).collect::<Vec<_>>().join(" ")
+                [kind].into_iter().chain(rest).map(escape::word).collect::<Vec<_>>().join(" ")
             }
             (_, value) => value.to_string(),
         };

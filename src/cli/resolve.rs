@@ -11,6 +11,7 @@ use super::requirement;
 use super::subject::{Scope, SubjectArgs};
 use super::verdict::scope_word;
 use super::verify::parse_name;
+use crate::escape;
 use crate::host::Environment;
 use crate::image::{Digest, ImageReference};
 use crate::lookup::{Asked, Resolution, signature_urls};
@@ -166,7 +167,7 @@ impl Resolve {
             policy: PolicyPart::of(&reference, &policy),
             notes,
         };
-        output::result(format, &output::plain(&report.text(&pattern)), &report)?;
+        output::result(format, &report.lines(&pattern), &report)?;
         // What can be said has been said; a host without a policy refuses every image all the same.
         policy.map(|_| Answer::Yes)
     }
@@ -240,10 +241,12 @@ impl Side {
     }
 
     fn lines(&self, name: &str, lines: &mut Vec<String>) {
-        let what = self.url.as_ref().or(self.error.as_ref()).map_or("", String::as_str);
+        let what = self.url.as_ref().map(escape::text).or_else(|| self.error.clone()).unwrap_or_default();
         lines.push(format!("  {name:<11} {what}"));
         if let Some(from) = &self.from {
-            let key = self.key.zip(self.namespace.as_ref()).map(|(key, namespace)| format!("{key} of {namespace} in "));
+            let key = self.key.zip(self.namespace.as_ref());
+            let key = key.map(|(key, namespace)| format!("{key} of {} in ", escape::word(namespace)));
+            let from = escape::text(from);
             lines.push(format!("              by {}{from}", key.unwrap_or_else(|| "the ".to_owned())));
         }
     }
@@ -263,13 +266,13 @@ impl Searched {
     fn line(&self) -> String {
         let said = match (&self.file, self.read_key, self.write_key) {
             (None, ..) => "not there".to_owned(),
-            (Some(file), None, None) => format!("in {file}, without a lookaside"),
+            (Some(file), None, None) => format!("in {}, without a lookaside", escape::word(file)),
             (Some(file), read, write) => {
                 let key = |key: Option<&'static str>| key.unwrap_or("nothing");
-                format!("in {file}: reads {}, writes {}", key(read), key(write))
+                format!("in {}: reads {}, writes {}", escape::word(file), key(read), key(write))
             }
         };
-        format!("    {}  {said}", self.namespace)
+        format!("    {}  {said}", escape::word(&self.namespace))
     }
 }
 
@@ -293,8 +296,8 @@ impl PolicyPart {
 }
 
 impl Report {
-    fn text(&self, pattern: &str) -> String {
-        let mut lines = vec![self.reference.clone()];
+    fn lines(&self, pattern: &str) -> Vec<String> {
+        let mut lines = vec![escape::text(&self.reference)];
         lines.extend(self.list.as_ref().map(|list| format!("  list        {list}")));
         lines.extend(self.digest.as_ref().map(|digest| format!("  digest      {digest}")));
         self.lookaside.read.lines("read", &mut lines);
@@ -307,22 +310,22 @@ impl Report {
         lines.push(format!("  mechanism   {mechanism}"));
         let attachments = &self.use_sigstore_attachments;
         let said = attachments.namespace.as_ref().zip(attachments.from.as_ref());
-        let said = said.map(|(namespace, from)| format!(", by {namespace} in {from}")).unwrap_or_default();
+        let said = said.map(|(namespace, from)| format!(", by {} in {}", escape::word(namespace), escape::text(from)));
+        let said = said.unwrap_or_default();
         lines
             .push(format!("  attachments {}{said}", if attachments.enabled { "looked for" } else { "not looked for" }));
         if self.signature_urls.is_empty() {
-            lines.push(format!("  signatures  {pattern}"));
+            lines.push(format!("  signatures  {}", escape::text(pattern)));
         }
         for (url, name) in self.signature_urls.iter().zip(["  signatures ", "             "]) {
-            lines.push(format!("{name} {url}"));
+            lines.push(format!("{name} {}", escape::text(url)));
         }
         if self.mechanism != Some("extension") {
             lines.push("              and so on, until one is missing".to_owned());
         }
         match (&self.policy.error, &self.policy.from, &self.policy.scope) {
             (None, Some(from), Some(scope)) => {
-                let scope = if scope.is_empty() { "\"\"" } else { scope };
-                lines.push(format!("  policy      {from}, scope {scope}"));
+                lines.push(format!("  policy      {}, scope {}", escape::word(from), escape::word(scope)));
                 lines.extend(self.policy.words.iter().map(|words| format!("              {words}")));
             }
             (error, ..) => lines.push(format!("  policy      {}", error.as_deref().unwrap_or("none"))),
@@ -330,6 +333,6 @@ impl Report {
         lines.push("  registries.d was searched for".to_owned());
         lines.extend(self.searched.iter().map(Searched::line));
         lines.extend(self.notes.iter().map(|note| format!("  note: {note}")));
-        lines.join("\n")
+        lines
     }
 }

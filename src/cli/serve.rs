@@ -17,6 +17,7 @@ use crate::config::{
     CredentialConfig, GateMode, GateRule, GateRules, HttpOrigin, ListenAddress, ListenAddresses, Scheme, ServerConfig,
     SiteConfig, TlsConfig,
 };
+use crate::escape;
 use crate::host::{Environment, Generation, certificate_directories};
 use crate::lookup::{OpenPgp, Unverified};
 use crate::metrics;
@@ -342,10 +343,7 @@ fn announce(
 ) -> anyhow::Result<()> {
     let url = urls.first().cloned().unwrap_or_default();
     let address = url.split_once("://").map_or(url.as_str(), |(_, address)| address).to_owned();
-    let also = match urls.get(1..).unwrap_or_default() {
-        [] => String::new(),
-        more => format!("Also on     {}\n", more.join(" ")),
-    };
+    let also = urls.get(1..).filter(|more| !more.is_empty()).map(|more| format!("Also on     {}", more.join(" ")));
     let prefix = if config.store_prefix.is_empty() { String::new() } else { format!("/{}", config.store_prefix) };
     let lookaside = format!("{url}/lookaside{prefix}");
     let started = Started {
@@ -368,55 +366,56 @@ fn announce(
             })
             .collect(),
     };
-    let health = started
-        .admin
-        .as_ref()
-        .map_or_else(String::new, |admin| format!("Admin       {admin}/healthz, /readyz and /metrics\n"));
-    let uploads = match (&started.upstream, rules.default_rule()) {
-        (None, _) => String::new(),
-        (_, GateRule::Off) => "Uploads     of any signature of the right form (gate off)\n".to_owned(),
-        (_, GateRule::Claim) => "Uploads     of any signature for the right digest (gate claim)\n".to_owned(),
-        (_, GateRule::Policy { file, .. }) => {
-            format!("Uploads     of what {} vouches for (gate policy)\n", file.display())
+    let health = started.admin.as_ref().map(|admin| format!("Admin       {admin}/healthz, /readyz and /metrics"));
+    let uploads = started.upstream.as_ref().map(|_| match rules.default_rule() {
+        GateRule::Off => "Uploads     of any signature of the right form (gate off)".to_owned(),
+        GateRule::Claim => "Uploads     of any signature for the right digest (gate claim)".to_owned(),
+        GateRule::Policy { file, .. } => {
+            format!("Uploads     of what {} vouches for (gate policy)", escape::path_word(file))
         }
-    };
+    });
     let registry = match &started.upstream {
         Some(upstream) => {
-            format!("Registry    {address}, before {upstream}: podman and skopeo need no configuration\n")
+            format!("Registry    {address}, before {upstream}: podman and skopeo need no configuration")
         }
-        None => "Registry    none; --upstream URL puts this server before one\n".to_owned(),
+        None => "Registry    none; --upstream URL puts this server before one".to_owned(),
     };
-    let text = format!(
-        "countersign serves on {url}\n\
-         {also}\
-         Store       {store}\n\
-         {registry}\
-         {uploads}\
-         Lookaside   {lookaside}\n\
-         Releases    {lookaside}/\n\
-         {health}\
-         Clients of a lookaside need three lines in /etc/containers/registries.d/countersign.yaml:\n\n\
-         docker:\n  registry.example:\n    lookaside: {lookaside}\n{}",
-        registries(&started.registries)
-    );
-    output::result(format, &text, &started)
+    let mut lines = vec![format!("countersign serves on {url}")];
+    lines.extend(also);
+    lines.extend([format!("Store       {}", escape::text(store)), registry]);
+    lines.extend(uploads);
+    lines.extend([format!("Lookaside   {lookaside}"), format!("Releases    {lookaside}/")]);
+    lines.extend(health);
+    lines.extend([
+        "Clients of a lookaside need three lines in /etc/containers/registries.d/countersign.yaml:".to_owned(),
+        String::new(),
+        "docker:".to_owned(),
+        "  registry.example:".to_owned(),
+        format!("    lookaside: {lookaside}"),
+    ]);
+    lines.extend(started.registries.iter().flat_map(registry_lines));
+    output::result(format, &lines, &started)
 }
 
-/// Says how clients find each of the named registries.
-fn registries(all: &[StartedRegistry<'_>]) -> String {
-    let mut text = String::new();
-    for registry in all {
-        let upstream = registry.upstream.as_deref().unwrap_or_default();
-        text.push_str(&format!("\n{}, before {upstream}\n", registry.name));
-        text.push_str(&format!("  by host    {}\n", registry.hosts.join(", ")));
-        if let Some(location) = &registry.location {
-            text.push_str(&format!(
-                "  by path    {location}/REPOSITORY; in /etc/containers/registries.conf.d/{name}.conf:\n\n    \
-                 [[registry]]\n    prefix = \"{name}\"\n    location = \"{location}\"\n\n",
-                name = registry.name,
-            ));
-        }
-        text.push_str(&format!("  lookaside  {}\n", registry.lookaside));
+/// Says how clients find a named registry.
+fn registry_lines(registry: &StartedRegistry<'_>) -> Vec<String> {
+    let name = registry.name;
+    let upstream = registry.upstream.as_deref().unwrap_or_default();
+    let mut lines = vec![
+        String::new(),
+        format!("{name}, before {upstream}"),
+        format!("  by host    {}", registry.hosts.iter().map(escape::word).collect::<Vec<_>>().join(", ")),
+    ];
+    if let Some(location) = &registry.location {
+        lines.extend([
+            format!("  by path    {location}/REPOSITORY; in /etc/containers/registries.conf.d/{name}.conf:"),
+            String::new(),
+            "    [[registry]]".to_owned(),
+            format!("    prefix = \"{name}\""),
+            format!("    location = \"{location}\""),
+            String::new(),
+        ]);
     }
-    text
+    lines.push(format!("  lookaside  {}", registry.lookaside));
+    lines
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::keys::KeyArgs;
 use super::output::{self, Answer, Format};
+use crate::escape;
 use crate::image::{Digest, Reference, manifest_digest};
 use crate::signature::Claim;
 use crate::store::{Appended, SetAddress, SignatureAddress, Store, StoreOptions, StorePath};
@@ -86,15 +87,12 @@ impl Sign {
             written,
             new,
         };
-        let text = format!(
-            "Signed {} as {}\nby {}, {}{}",
-            digest,
-            report.reference,
-            report.fingerprint,
-            if new { "written to " } else { "was there before: " },
-            report.written
-        );
-        output::result(format, &text, &report)?;
+        let written = if new { "written to " } else { "was there before: " };
+        let lines = [
+            format!("Signed {digest} as {}", escape::text(&report.reference)),
+            format!("by {}, {written}{}", report.fingerprint, escape::text(&report.written)),
+        ];
+        output::result(format, &lines, &report)?;
         Ok(Answer::Yes)
     }
 
@@ -134,7 +132,7 @@ async fn append(location: &str, reference: &Reference, digest: &Digest, blob: &[
 /// Writes a whole file or none: into a neighbour first, then renamed.
 fn write_file(path: &Path, blob: &[u8]) -> anyhow::Result<String> {
     if path == Path::new("-") {
-        std::io::stdout().lock().write_all(blob)?;
+        output::signature(blob)?;
         return Ok("stdout".to_owned());
     }
     let folder = match path.parent() {

@@ -6,7 +6,8 @@ use std::io::{BufWriter, ErrorKind, IsTerminal as _, Write};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::output::Format;
+use super::output::{self, Format};
+use crate::escape;
 
 /// A growing result on stdout, with a count on stderr when that is a terminal.
 pub struct Listing<W: Write> {
@@ -42,7 +43,7 @@ impl<W: Write> Listing<W> {
     fn over(out: W, interactive: bool, progress: ProgressBar, format: Format, array: &str) -> anyhow::Result<Self> {
         let mut listing = Self { format, out: BufWriter::new(out), interactive, items: 0, gone: false, progress };
         if format == Format::Json {
-            listing.write(&format!("{{{}:[", serde_json::to_string(array)?))?;
+            listing.write(&format!("{{{}:[", escape::json::to_string(array)?))?;
         }
         Ok(listing)
     }
@@ -54,8 +55,7 @@ impl<W: Write> Listing<W> {
 
     /// Tells of a failure on stderr, beside the result.
     pub fn talk(&self, error: &impl std::fmt::Display) {
-        let text = super::output::plain(&format!("countersign: {error}"));
-        self.progress.suspend(|| super::output::talk(&text));
+        self.progress.suspend(|| output::talk(&format!("countersign: {error}")));
     }
 
     /// Tells whether the reader went away.
@@ -63,43 +63,43 @@ impl<W: Write> Listing<W> {
         self.gone
     }
 
-    /// Writes one element: `text` (whole lines, or nothing) for people, `value` for machines.
+    /// Writes one element: `lines` (or none) for people, `value` for machines.
     ///
     /// # Errors
     /// When stdout cannot be written; a reader that went away is no error.
-    pub fn item(&mut self, text: &str, value: &impl Serialize) -> anyhow::Result<()> {
+    pub fn item(&mut self, lines: &[impl AsRef<str>], value: &impl Serialize) -> anyhow::Result<()> {
         if self.format == Format::Text {
-            return self.line(text);
+            return self.lines(lines);
         }
         let comma = if self.items > 0 { ",\n" } else { "\n" };
         self.items += 1;
-        let json = serde_json::to_string(value)?;
+        let json = escape::json::to_string(value)?;
         self.write(&format!("{comma}{json}"))
     }
 
-    /// Writes a line that only people get.
+    /// Writes lines that only people get.
     ///
     /// # Errors
     /// As [`Listing::item`].
-    pub fn line(&mut self, text: &str) -> anyhow::Result<()> {
-        let text = text.trim_end();
+    pub fn lines(&mut self, lines: &[impl AsRef<str>]) -> anyhow::Result<()> {
+        let text = output::rendered(lines);
         if self.format == Format::Json || text.is_empty() {
             return Ok(());
         }
         self.write(&format!("{text}\n"))
     }
 
-    /// Ends the result: `text` for people; for machines the members of `rest`, an object, after
+    /// Ends the result: `lines` for people; for machines the members of `rest`, an object, after
     /// the array.
     ///
     /// # Errors
     /// As [`Listing::item`].
-    pub fn end(mut self, text: &str, rest: &impl Serialize) -> anyhow::Result<()> {
+    pub fn end(mut self, lines: &[impl AsRef<str>], rest: &impl Serialize) -> anyhow::Result<()> {
         self.progress.finish_and_clear();
         match self.format {
-            Format::Text => self.line(text)?,
+            Format::Text => self.lines(lines)?,
             Format::Json => {
-                let rest = serde_json::to_string(rest)?;
+                let rest = escape::json::to_string(rest)?;
                 let members = rest.strip_prefix('{').unwrap_or("}");
                 let comma = if members == "}" { "" } else { "," };
                 self.write(&format!("\n]{comma}{members}\n"))?;
@@ -135,12 +135,7 @@ fn ignore_gone(result: std::io::Result<()>) -> anyhow::Result<bool> {
 /// Makes one field of a line out of text of strangers: no character of it ends the field or the
 /// line, or steers the terminal.
 pub fn field(text: &str) -> String {
-    let shown = super::output::plain(text);
-    if shown.is_empty() {
-        "-".to_owned()
-    } else {
-        shown.replace('\n', "\\n").replace('\t', "\\t").replace(' ', "\\u{20}")
-    }
+    if text.is_empty() { "-".to_owned() } else { escape::text(text).replace(' ', "\\u{20}") }
 }
 
 #[cfg(test)]
@@ -153,9 +148,9 @@ mod tests {
         let mut out = Vec::new();
         let mut listing = Listing::over(&mut out, false, ProgressBar::hidden(), format, "sets").unwrap();
         for item in items {
-            listing.item(&format!("item {item}"), item).unwrap();
+            listing.item(&[format!("item {item}")], item).unwrap();
         }
-        listing.end("end", rest).unwrap();
+        listing.end(&["end"], rest).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -187,15 +182,15 @@ mod tests {
         }
         let mut listing = Listing::over(Gone, true, ProgressBar::hidden(), Format::Text, "sets").unwrap();
         assert!(!listing.is_gone());
-        listing.line("x").unwrap();
+        listing.lines(&["x"]).unwrap();
         assert!(listing.is_gone());
-        listing.end("x", &json!({})).unwrap();
+        listing.end(&["x"], &json!({})).unwrap();
     }
 
     #[test]
     fn fields_stay_fields() {
         assert_eq!(field("us.icr.io/birds:1"), "us.icr.io/birds:1");
-        assert_eq!(field("a b\nc\td\u{1b}"), "a\\u{20}b\\nc\\td\\u{1b}");
+        assert_eq!(field("a b\nc\td\u{1b}\\"), "a\\u{20}b\\nc\\td\\u{1b}\\\\");
         assert_eq!(field(""), "-");
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::escape;
 use crate::image::Digest;
 use crate::policy::{Requirement, ScopeMatch, SignatureVerdict};
 
@@ -141,47 +142,48 @@ impl Verdict {
     }
 
     /// Puts it into words.
-    pub fn text(&self) -> String {
+    pub fn lines(&self) -> Vec<String> {
         let shown = |digest: &Option<Digest>| digest.as_ref().map_or_else(|| "none".to_owned(), Digest::to_string);
         let yes = |decision: &str| if decision == word(true) { "Accepted" } else { "Rejected" };
-        let mut lines = vec![format!("{} {}", yes(self.decision), self.reference)];
+        let mut lines = vec![format!("{} {}", yes(self.decision), escape::text(&self.reference))];
         if self.instances.is_none() {
             lines.push(format!("  digest  {}", shown(&self.digest)));
         }
         if self.list.is_some() && (self.list != self.digest || self.instances.is_some()) {
-            let platform = self.platform.as_ref().map(|platform| format!(", instance for {platform}"));
+            let platform = self.platform.as_ref().map(|platform| format!(", instance for {}", escape::text(platform)));
             lines.push(format!("  list    {}{}", shown(&self.list), platform.unwrap_or_default()));
         }
-        let scope = if self.scope.is_empty() { "\"\"" } else { &self.scope };
-        lines.push(format!("  policy  {}, scope {scope}: {}", self.policy, self.requirements.join(", ")));
+        let (policy, scope) = (escape::word(&self.policy), escape::word(&self.scope));
+        lines.push(format!("  policy  {policy}, scope {scope}: {}", self.requirements.join(", ")));
         if let Some(reason) = self.reason.as_ref().filter(|_| self.instances.is_none()) {
             lines.push(format!("  reason  {reason}"));
         }
         lines.extend(self.warnings.iter().map(|warning| format!("  note    {warning}")));
         match &self.instances {
-            None => lines.extend(self.signatures.iter().map(SignatureStanding::text)),
+            None => lines.extend(self.signatures.iter().flat_map(SignatureStanding::lines)),
             Some(instances) => lines.extend(instances.iter().flat_map(|instance| {
-                let platform = instance.platform.as_deref().unwrap_or("the list");
+                let platform = instance.platform.as_ref().map_or_else(|| "the list".to_owned(), escape::word);
                 let first = format!("  {} {platform}  {}", yes(instance.decision), shown(&instance.digest));
                 let reason = instance.reason.iter().map(|reason| format!("    reason  {reason}"));
-                let signatures = instance.signatures.iter().map(|signature| signature.text().replace('\n', "\n  "));
-                [first].into_iter().chain(reason).chain(signatures.map(|text| format!("  {text}"))).collect::<Vec<_>>()
+                let signatures = instance.signatures.iter().flat_map(SignatureStanding::lines);
+                [first].into_iter().chain(reason).chain(signatures.map(|line| format!("  {line}"))).collect::<Vec<_>>()
             })),
         }
-        super::output::plain(&lines.join("\n"))
+        lines
     }
 }
 
 impl SignatureStanding {
     /// Puts it into words, a few indented lines.
-    pub fn text(&self) -> String {
-        let mut lines = vec![format!("  {} {}", self.decision, self.source)];
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("  {} {}", self.decision, escape::text(&self.source))];
         if let (Some(reference), Some(fingerprint)) = (&self.claimed_reference, &self.fingerprint) {
             let created = self.created.as_deref().unwrap_or("an unknown time");
+            let reference = escape::word(reference);
             lines.push(format!("    signed as {reference} by {fingerprint} at {created}"));
         }
         lines.extend(self.reason.iter().map(|reason| format!("    {reason}")));
         lines.extend(self.warnings.iter().map(|warning| format!("    note: {warning}")));
-        lines.join("\n")
+        lines
     }
 }

@@ -50,7 +50,7 @@ impl Verify {
         let court =
             Court { reference, policy, mechanism: self.sources.mechanism(), require_signed: self.require_signed };
         let verdict = court.verdict(&desk, scope, path.display().to_string()).await?;
-        output::result(format, &verdict.text(), &verdict)?;
+        output::result(format, &verdict.lines(), &verdict)?;
         Ok((verdict.decision == word(true)).into())
     }
 }

@@ -1,9 +1,8 @@
 //! The lines to paste. Comments in them say where they belong; words in capitals are for the reader
 //! to fill in.
 
-use std::path::Path;
-
 use super::observation::Paths;
+use crate::escape;
 use crate::image::Digest;
 use crate::policy::KeySource;
 
@@ -22,54 +21,64 @@ pub(super) fn known_lookaside(registry: &str) -> Option<&'static str> {
 pub(super) fn registries_d(paths: &Paths, namespace: &str, lookaside: &str, staging: Option<&str>) -> String {
     let file = paths.registries_d.join(format!("{}.yaml", namespace.replace(['/', ':', '*'], "-")));
     let mut lines = vec![
-        format!("# {}", file.display()),
+        format!("# {}", escape::path(&file)),
         "docker:".to_owned(),
         format!("  {}:", scalar(namespace)),
-        format!("    lookaside: {lookaside}"),
+        format!("    lookaside: {}", scalar(lookaside)),
     ];
-    lines.extend(staging.map(|url| format!("    lookaside-staging: {url}")));
+    lines.extend(staging.map(|url| format!("    lookaside-staging: {}", scalar(url))));
     lines.join("\n")
 }
 
-/// A name as YAML takes it for a key.
+/// A name or a URL as YAML takes it for a key or a value: bare where nothing in it means something to
+/// YAML, else in JSON's quotation marks, which YAML reads too.
 fn scalar(text: &str) -> String {
-    if text.starts_with('*') { format!("{text:?}") } else { text.to_owned() }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@~%=".contains(c);
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
+    // A colon means something before a space or at the end only.
+    let colons = text.split(':').all(|part| part.chars().all(plain)) && !text.ends_with(':');
+    if begins && colons { text.to_owned() } else { json(text) }
 }
 
 /// An `[[registry]]` table.
 pub(super) fn registry_table(paths: &Paths, lines: &[String]) -> String {
-    format!("# {}\n[[registry]]\n{}", paths.registries_conf.display(), lines.join("\n"))
+    format!("# {}\n[[registry]]\n{}", escape::path(&paths.registries_conf), lines.join("\n"))
 }
 
 /// A member of policy.json: `signedBy` for a scope, with a `signedIdentity` if one is given.
 pub(super) fn signed_by(paths: &Paths, scope: &str, keys: Option<&KeySource>, identity: Option<&str>) -> String {
     let keys = match keys {
-        Some(KeySource::Path(path)) => format!("\"keyPath\": {}", json(path)),
+        Some(KeySource::Path(path)) => format!("\"keyPath\": {}", json(&path.to_string_lossy())),
         Some(KeySource::Paths(list)) => {
-            format!("\"keyPaths\": [{}]", list.iter().map(|path| json(path)).collect::<Vec<_>>().join(", "))
+            format!(
+                "\"keyPaths\": [{}]",
+                list.iter().map(|path| json(&path.to_string_lossy())).collect::<Vec<_>>().join(", ")
+            )
         }
         Some(KeySource::Data(_)) => "\"keyData\": \"AS BEFORE\"".to_owned(),
         None => "\"keyPath\": \"/PATH/OF/THE/SIGNERS/KEY.asc\"".to_owned(),
     };
     let identity = identity.map(|identity| format!(",\n   \"signedIdentity\": {identity}")).unwrap_or_default();
     format!(
-        "# {}, below \"transports\", \"docker\"\n\"{scope}\": [\n  {{\"type\": \"signedBy\", \"keyType\": \"GPGKeys\", {keys}{identity}}}\n]",
-        paths.policy.display()
+        "# {}, below \"transports\", \"docker\"\n{}: [\n  {{\"type\": \"signedBy\", \"keyType\": \"GPGKeys\", {keys}{identity}}}\n]",
+        escape::path(&paths.policy),
+        json(scope)
     )
 }
 
 /// The `signedIdentity` that reads an image's name as another.
 pub(super) fn remap(prefix: &str, signed_prefix: &str) -> String {
-    format!("{{\"type\": \"remapIdentity\", \"prefix\": \"{prefix}\", \"signedPrefix\": \"{signed_prefix}\"}}")
+    format!("{{\"type\": \"remapIdentity\", \"prefix\": {}, \"signedPrefix\": {}}}", json(prefix), json(signed_prefix))
 }
 
-fn json(path: &Path) -> String {
-    serde_json::to_string(&path.to_string_lossy()).unwrap_or_default()
+/// A text as JSON takes it.
+pub(super) fn json(text: &str) -> String {
+    escape::json::to_string(text).unwrap_or_default()
 }
 
 /// A signature for one manifest.
 pub(super) fn sign(reference: &str, digest: &Digest, store: &str) -> String {
-    format!("countersign sign {reference} --key SIGNER.asc --digest {digest} --to {store}")
+    format!("countersign sign {reference} --key SIGNER.asc --digest {digest} --to {}", escape::shell(store))
 }
 
 /// Names the files of a key source.
@@ -81,12 +90,65 @@ pub(super) fn key_files(keys: &KeySource) -> String {
     }
 }
 
-/// The file to which a key is added.
+/// The file to which a key is added, as a shell takes it.
 pub(super) fn key_file(keys: &KeySource) -> String {
     let path = match keys {
         KeySource::Path(path) => Some(path),
         KeySource::Paths(paths) => paths.first(),
         KeySource::Data(_) => None,
     };
-    path.map_or_else(|| "KEYRING.asc".to_owned(), |path| path.display().to_string())
+    path.map_or_else(|| "KEYRING.asc".to_owned(), |path| escape::shell(&path.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn paths(odd: &str) -> Paths {
+        let file = |name: &str| PathBuf::from(format!("/etc/{odd}/{name}"));
+        Paths {
+            policy: file("policy.json"),
+            registries_d: file("d"),
+            registries_conf: file("r.conf"),
+            home: file("home"),
+        }
+    }
+
+    /// All fixes about a name, a place and files that hold `odd`.
+    fn fixes(odd: &str) -> Vec<String> {
+        let paths = paths(odd);
+        let keys = KeySource::Paths(vec![PathBuf::from(format!("/k{odd}")), PathBuf::from("/l")]);
+        let (scope, url) = (format!("q.io/a{odd}"), format!("https://q.io/a{odd}"));
+        vec![
+            registries_d(&paths, &scope, &url, Some(&url)),
+            registry_table(&paths, &["insecure = true".to_owned()]),
+            signed_by(&paths, &scope, Some(&keys), Some(&remap(&scope, &scope))),
+            sign("q.io/a:1", &Digest::sha256(b"x"), &url),
+            format!("gpg --armor --export SIGNER > {}", key_file(&keys)),
+        ]
+    }
+
+    #[test]
+    fn a_value_is_one_value_in_what_it_is_pasted_into() {
+        let plain = fixes("");
+        for odd in ["\nx: y\n[[registry]]", "\u{85}\u{202e}", "'\"\\ # $(x) `y`; z: ", "{a: *b}, [c]", ": "] {
+            let fixes = fixes(odd);
+            for (fix, plain) in fixes.iter().zip(&plain) {
+                assert_eq!(fix.lines().count(), plain.lines().count(), "{fix}");
+                assert!(!fix.contains(|c| c != '\n' && escape::is_hidden(c)), "{fix:?}");
+            }
+            let yaml: serde_json::Value = serde_yaml::from_str(&fixes[0]).unwrap();
+            let url = format!("https://q.io/a{odd}");
+            assert_eq!(yaml["docker"][format!("q.io/a{odd}")]["lookaside"], url, "{}", fixes[0]);
+            assert_eq!(yaml["docker"][format!("q.io/a{odd}")]["lookaside-staging"], url);
+            let (_, member) = fixes[2].split_once('\n').unwrap();
+            let json: serde_json::Value = serde_json::from_str(&format!("{{{member}}}")).unwrap();
+            assert_eq!(json[format!("q.io/a{odd}")][0]["keyPaths"][0], format!("/k{odd}"));
+            let words = format!("set -- {}; printf '%s %s' \"$#\" \"$9\"", fixes[3]);
+            let said = std::process::Command::new("bash").args(["-c", &words]).output().unwrap().stdout;
+            assert_eq!(String::from_utf8(said).unwrap(), format!("9 {url}"), "{words}");
+        }
+    }
 }

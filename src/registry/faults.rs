@@ -156,7 +156,7 @@ async fn manifests_are_checked() {
         assert_eq!(client.manifest(&repository, Selector::Tag(&tag)).await.unwrap().bytes, MANIFEST);
     }
     let denied = fetch("denied").await.to_string();
-    assert!(denied.contains("denied: no\u{fffd}[31m entry (HTTP status 403)"), "{denied}");
+    assert!(denied.contains("denied: no\u{1b}[31m entry (HTTP status 403)"), "{denied}");
 }
 
 #[tokio::test]

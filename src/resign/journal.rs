@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::item::{Item, State};
+use crate::escape;
 use crate::store::{staging_number, staging_number_of};
 
 const FORMAT: &str = "countersign resign 1";
@@ -215,7 +216,7 @@ impl Journal {
     pub fn record<'a>(&self, items: impl IntoIterator<Item = &'a Item>) -> Result<(), JournalError> {
         let mut lines = Vec::new();
         for item in items {
-            serde_json::to_writer(&mut lines, item).map_err(|e| self.failed(e.into()))?;
+            lines.extend_from_slice(escape::json::to_string(item).map_err(|e| self.failed(e.into()))?.as_bytes());
             lines.push(b'\n');
         }
         if !lines.is_empty() {
@@ -341,7 +342,8 @@ fn read_lines(path: &Path, file: &File, job: &JobIdentity, mut each: impl FnMut(
 }
 
 fn header_line(job: &JobIdentity, id: &str) -> std::io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(&Header { journal: FORMAT.to_owned(), job: job.clone(), id: id.to_owned() })?;
+    let header = Header { journal: FORMAT.to_owned(), job: job.clone(), id: id.to_owned() };
+    let mut line = escape::json::to_string(&header)?.into_bytes();
     line.push(b'\n');
     Ok(line)
 }

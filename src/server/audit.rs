@@ -178,7 +178,7 @@ impl Record {
             forwarded_for: self.forwarded_for.as_deref(),
             request_id: format!("{:016x}", self.id),
         };
-        let mut bytes = serde_json::to_vec(&line)?;
+        let mut bytes = crate::escape::json::to_string(&line)?.into_bytes();
         bytes.push(b'\n');
         Ok(bytes)
     }

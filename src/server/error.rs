@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::body::Answer;
 use super::passwords::FAILURE_WINDOW;
+use crate::escape;
 use crate::image::Digest;
 use crate::metrics::Outcome;
 
@@ -142,7 +143,7 @@ impl Problem {
     fn told(self, shape: Shape) -> Answer {
         let registry = |status, code, message: &str, detail: Option<&str>| match shape {
             Shape::Registry => registry(status, code, message, detail),
-            Shape::Plain => plain(status, format!("{message}\n"), NOT_KEPT),
+            Shape::Plain => plain(status, format!("{}\n", escape::line(message)), NOT_KEPT),
         };
         match self {
             Self::Plainly(problem) => problem.told(Shape::Plain),
@@ -306,7 +307,7 @@ fn registry(status: StatusCode, code: &'static str, message: &str, detail: Optio
     if let Some(detail) = detail {
         error.insert("detail".to_owned(), detail.into());
     }
-    let body = serde_json::json!({ "errors": [error] }).to_string();
+    let body = escape::json::visible(&serde_json::json!({ "errors": [error] }).to_string()).into_owned();
     let mut answer = Answer::new(body.into());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

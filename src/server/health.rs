@@ -125,7 +125,7 @@ impl Target {
 impl Report {
     /// The answer for the operator.
     pub(super) fn answer(&self) -> Answer {
-        let text = serde_json::to_string(self).unwrap_or_default();
+        let text = crate::escape::json::to_string(self).unwrap_or_default();
         answer(self.code(), "application/json", text + "\n")
     }
 

@@ -247,7 +247,7 @@ fn granted(passport: &Passport<'_>, stamp: &Stamp) -> Answer {
 }
 
 fn json(value: serde_json::Value) -> Answer {
-    let mut answer = Answer::new(value.to_string().into());
+    let mut answer = Answer::new(crate::escape::json::visible(&value.to_string()).into_owned().into());
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -187,7 +187,8 @@ fn user(headers: &HeaderMap) -> String {
     if tokens.contains(&password.get(1..).unwrap_or_default()) || name.len() > NAME_SHOWN {
         return "basic".to_owned();
     }
-    String::from_utf8_lossy(name).escape_debug().to_string()
+    // Whoever shows it escapes it.
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// Reads the uploaded JSON and returns the OpenPGP message; the error is a reason for the uploader.
@@ -318,7 +319,7 @@ mod tests {
             user(&headers)
         };
         assert_eq!(named(&format!("Basic {}", STANDARD.encode("bob:secret:x"))), "bob");
-        assert_eq!(named(&format!("basic {}", STANDARD.encode("b\nob:x"))), "b\\nob");
+        assert_eq!(named(&format!("basic {}", STANDARD.encode("b\nob:x"))), "b\nob");
         let long = format!("{}:x", "s".repeat(65));
         for token in ["dop_v1_secret:dop_v1_secret", "ghp_secret:x-oauth-basic", "secret:", &long] {
             assert_eq!(named(&format!("Basic {}", STANDARD.encode(token))), "basic", "a token for a name");

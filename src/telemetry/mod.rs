@@ -1,5 +1,6 @@
 //! Logging set-up: talk goes to stderr, as text or as JSON lines; results never do.
 
+mod line;
 #[cfg(feature = "otlp")]
 mod otlp;
 
@@ -42,10 +43,11 @@ use otlp::start as start_with;
 #[cfg(not(feature = "otlp"))]
 fn start_with(filter: EnvFilter, form: LogForm) -> Result<(), String> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = builder.with_ansi(false);
     // A second start, as in tests that run several commands in one process, keeps the first.
     let _ = match form {
-        LogForm::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogForm::Json => builder.json().flatten_event(true).try_init(),
+        LogForm::Text => builder.map_event_format(line::Text::new).try_init(),
+        LogForm::Json => builder.json().flatten_event(true).map_event_format(line::Json).try_init(),
     };
     Ok(())
 }

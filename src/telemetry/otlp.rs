@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, registry};
 
-use super::LogForm;
+use super::{LogForm, line};
 
 /// The target of the spans that are sent; log lines do not show them.
 pub const SPANS: &str = "countersign::span";
@@ -30,10 +30,10 @@ fn is_span(metadata: &Metadata<'_>) -> bool {
 /// Starts logging, and sending of spans if there is a collector.
 pub(super) fn start(filter: EnvFilter, form: LogForm) -> Result<(), String> {
     let filter = filter.and(filter_fn(|metadata| !is_span(metadata)));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
     let lines = match form {
-        LogForm::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
-        LogForm::Json => lines.json().flatten_event(true).boxed(),
+        LogForm::Text => lines.map_event_format(line::Text::new).boxed(),
+        LogForm::Json => lines.json().flatten_event(true).map_event_format(line::Json).boxed(),
     };
     let spans = provider()?.map(|provider| {
         let tracer = provider.tracer("countersign");

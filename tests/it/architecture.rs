@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The layers from the ground up. A room may use rooms of lower layers only.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
+    &["escape"],
     &["telemetry", "metrics", "go"],
     &["host", "json"],
     &["image"],

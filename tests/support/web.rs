@@ -42,6 +42,14 @@ impl Said {
         self
     }
 
+    /// A header with bytes that are no text.
+    #[allow(dead_code, reason = "benches have no use for it")]
+    pub fn raw_header(mut self, name: &str, value: &[u8]) -> Self {
+        let name: hyper::header::HeaderName = name.parse().unwrap();
+        self.0.headers_mut().insert(name, hyper::header::HeaderValue::from_bytes(value).unwrap());
+        self
+    }
+
     pub fn body(mut self, bytes: &[u8]) -> Self {
         *self.0.body_mut() = Full::new(Bytes::copy_from_slice(bytes));
         self

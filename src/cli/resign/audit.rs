@@ -12,8 +12,9 @@ use serde_json::json;
 
 use super::ends::{destination_of, is_redacted, reading_client, shown, source_of};
 use super::{default_jobs, parse_jobs, parse_time};
-use crate::cli::output::{self, Answer, Format};
+use crate::cli::output::{Answer, Format};
 use crate::cli::stream::Listing;
+use crate::escape;
 use crate::image::Digest;
 use crate::policy::Policy;
 use crate::resign::report::{Head, Totals, read_head};
@@ -76,7 +77,7 @@ Exit codes: 0 all is as the report says; 1 something is not; 2 could not check."
 
 #[derive(Serialize)]
 struct Rest {
-    report: PathBuf,
+    report: String,
     source: String,
     destination: String,
     as_of: String,
@@ -124,7 +125,7 @@ impl Audit {
         let mut broken = Ok(());
         let told = |problem: &Problem| {
             if broken.is_ok() {
-                broken = listing.item(&line(problem), problem);
+                broken = listing.item(&[line(problem)], problem);
             }
         };
         let (head, summary) = resign::audit(Arc::new(audit), &self.report, told).await?;
@@ -133,8 +134,9 @@ impl Audit {
         let notes = self.notes(&head, &policy);
         let (wrong, unknown) = (summary.wrong, summary.unknown);
         let (source, destination) = (shown(&from), shown(&to));
-        let rest = Rest { report: self.report, source, destination, as_of, notes, summary };
-        listing.end(&output::plain(&rest.text()), &rest)?;
+        let report = self.report.to_string_lossy().into_owned();
+        let rest = Rest { report, source, destination, as_of, notes, summary };
+        listing.end(&rest.lines(), &rest)?;
         if unknown > 0 {
             bail!("{unknown} part(s) of the stores could not be read");
         }
@@ -169,47 +171,51 @@ impl Audit {
 
 fn line(problem: &Problem) -> String {
     let word = if problem.unknown { "unknown" } else { "wrong  " };
-    let place = if problem.image.is_empty() { "the report" } else { &problem.image };
-    let name = if problem.name.is_empty() { String::new() } else { format!("{}: ", problem.name) };
-    output::plain(&format!("{word} {place}: {name}{}", problem.what)).replace('\n', "\\n")
+    let place = if problem.image.is_empty() { "the report".to_owned() } else { escape::word(&problem.image) };
+    let name = if problem.name.is_empty() { String::new() } else { format!("{}: ", escape::word(&problem.name)) };
+    format!("{word} {place}: {name}{}", problem.what)
 }
 
 impl Rest {
-    fn text(&self) -> String {
+    fn lines(&self) -> Vec<String> {
         let AuditSummary { items, signatures, wrong, unknown, unexplained, beside, later, totals, .. } = &self.summary;
         let Totals { signed, already, refused, failed, unmatched } = totals;
-        let mut text = format!(
-            "{items} item(s): {signed} signed, {already} already there, {refused} refused, {failed} failed, \
-             {unmatched} not concerned\n\
-             {signatures} checked from {} to {}, old signatures as of {}: {wrong} wrong",
-            self.source, self.destination, self.as_of
-        );
-        if *unknown > 0 {
-            text.push_str(&format!(", {unknown} unknown"));
-        }
+        let (source, destination) = (escape::word(&self.source), escape::word(&self.destination));
+        let unknown = if *unknown > 0 { format!(", {unknown} unknown") } else { String::new() };
+        let mut lines = vec![
+            format!(
+                "{items} item(s): {signed} signed, {already} already there, {refused} refused, {failed} failed, \
+                 {unmatched} not concerned"
+            ),
+            format!(
+                "{signatures} checked from {source} to {destination}, old signatures as of {}: {wrong} wrong{unknown}",
+                self.as_of
+            ),
+        ];
+        let places = |places: &[String]| places.iter().map(escape::word).collect::<Vec<_>>().join(", ");
         if *unexplained > 0 {
-            let at = self.summary.unexplained_at.join(", ");
-            text.push_str(&format!("\n{unexplained} signature(s) by the job's keys are not in the report: at {at}"));
+            let at = places(&self.summary.unexplained_at);
+            lines.push(format!("{unexplained} signature(s) by the job's keys are not in the report: at {at}"));
         }
         if *beside > 0 {
-            let at = self.summary.beside_at.join(", ");
-            text.push_str(&format!(
-                "\n{beside} signature(s) by the job's keys for new names were, says the report, there and none of the \
+            let at = places(&self.summary.beside_at);
+            lines.push(format!(
+                "{beside} signature(s) by the job's keys for new names were, says the report, there and none of the \
                  job's: at {at}"
             ));
         }
         if *later > 0 {
-            text.push_str(&format!(
-                "\n{later} signature(s) of the source are not in the report; they say that they were made after the \
+            lines.push(format!(
+                "{later} signature(s) of the source are not in the report; they say that they were made after the \
                  job began"
             ));
         }
         for what in &self.summary.on_trust {
-            text.push_str(&format!("\nat the report's word: {what}"));
+            lines.push(format!("at the report's word: {what}"));
         }
         for note in &self.notes {
-            text.push_str(&format!("\nnote: {note}"));
+            lines.push(format!("note: {note}"));
         }
-        text
+        lines
     }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::output::{self, Answer, Format};
+use crate::escape;
 use crate::resign::report::{self, ReportForm, Totals};
 
 /// Join the reports of the parts (--shard) of one job
@@ -36,19 +37,19 @@ impl MergeReports {
         let merged = report::merge(&self.reports)?;
         report::write(&self.output, &merged.head, &merged)?;
         let Totals { signed, already, unmatched, refused, failed } = merged.head.totals;
-        let mut text = format!(
+        let mut lines = vec![format!(
             "{}: {signed} signed, {already} already there, {refused} refused, {failed} failed, {unmatched} not concerned",
-            self.output.display()
-        );
+            escape::path_word(&self.output)
+        )];
         if !merged.missing.is_empty() {
-            text.push_str(&format!("\nmissing: part {}", merged.missing.join(", ")));
+            lines.push(format!("missing: part {}", merged.missing.join(", ")));
         }
         if merged.doubled > 0 {
-            text.push_str(&format!("\n{} item(s) are in several reports; the first of each is kept", merged.doubled));
+            lines.push(format!("{} item(s) are in several reports; the first of each is kept", merged.doubled));
         }
-        let value = json!({"output": self.output, "shards": merged.head.shards, "missing": merged.missing,
-            "doubled": merged.doubled, "totals": merged.head.totals});
-        output::result(format, &output::plain(&text), &value)?;
+        let value = json!({"output": self.output.to_string_lossy(), "shards": merged.head.shards,
+            "missing": merged.missing, "doubled": merged.doubled, "totals": merged.head.totals});
+        output::result(format, &lines, &value)?;
         Ok((merged.doubled == 0 && (merged.missing.is_empty() || self.allow_missing)).into())
     }
 }

@@ -173,10 +173,10 @@ impl Resign {
             );
         }
         if self.dry_run && format == Format::Text {
-            output::talk(&output::plain(&preview::table(&renames, &keys)));
+            output::talk_lines(&preview::table(&renames, &keys));
         }
         for collision in renames.collisions() {
-            output::talk(&output::plain(&format!("warning: {collision}: different images may have claimed one name")));
+            output::talk(&format!("warning: {collision}: different images may have claimed one name"));
         }
         let ends = self.ends.open(&self.from, &self.to, &renames, self.jobs, self.dry_run).await?;
         let as_of = self.as_of.map_or_else(SystemTime::now, SystemTime::from);
@@ -224,7 +224,7 @@ impl Resign {
         let summary = outcome?;
         recorded?;
         if let Some(incomplete) = summary.incomplete() {
-            output::talk(&output::plain(&format!("failed  {incomplete}")));
+            output::talk(&format!("failed  {incomplete}"));
         }
         let text = format!(
             "{}: {}, already there: {}, refused: {}, failed: {}, not concerned: {}{} ({:.1} s)",
@@ -237,7 +237,7 @@ impl Resign {
             if summary.resumed > 0 { format!(", settled before: {}", summary.resumed) } else { String::new() },
             summary.seconds
         );
-        output::result(format, &text, &summary)?;
+        output::result(format, &[text], &summary)?;
         Ok(summary.complete().into())
     }
 }

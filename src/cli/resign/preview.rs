@@ -2,31 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use crate::escape;
 use crate::image::is_within;
 use crate::openpgp::Fingerprint;
 use crate::resign::{Keys, RenameMap};
 
 /// Lays out the rules and keys of a job.
-pub(super) fn table(renames: &RenameMap, keys: &Keys) -> String {
+pub(super) fn table(renames: &RenameMap, keys: &Keys) -> Vec<String> {
     let routes: Vec<(Option<&str>, &Fingerprint)> =
         keys.all().map(|(prefix, key)| (prefix, key.signer.fingerprint())).collect();
     let mut rows = vec![["OLD", "NEW", "SIGNED BY", "RULE FROM"].map(str::to_owned)];
     for rule in renames.rules() {
         let signers = rule.new_name().map(|new| signers(&routes, new)).unwrap_or_default();
-        let new = rule.new_name().unwrap_or("(stays, not signed)");
-        rows.push([rule.old().to_owned(), new.to_owned(), signers, rule.origin().to_string()]);
+        let new = rule.new_name().map_or_else(|| "(stays, not signed)".to_owned(), escape::word);
+        rows.push([escape::word(rule.old()), new, signers, rule.origin().to_string()]);
     }
     let widths =
         [0, 1, 2].map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0));
-    let mut text = String::new();
-    for [old, new, signers, origin] in &rows {
-        let [a, b, c] = widths;
-        text.push_str(&format!("{old:a$}  {new:b$}  {signers:c$}  {origin}\n"));
-    }
-    let mut known: Vec<String> = routes.iter().map(|(_, key)| format!("{} is {key}\n", key.key_id())).collect();
+    let [a, b, c] = widths;
+    let row = |[old, new, signers, origin]: &[String; 4]| format!("{old:a$}  {new:b$}  {signers:c$}  {origin}");
+    let mut known: Vec<String> = routes.iter().map(|(_, key)| format!("{} is {key}", key.key_id())).collect();
     known.sort_unstable();
     known.dedup();
-    text + &known.concat()
+    rows.iter().map(row).chain(known).collect()
 }
 
 /// Says who signs names at and below `new`, and where below it that is somebody else.
@@ -47,7 +45,7 @@ fn signers(routes: &[(Option<&str>, &Fingerprint)], new: &str) -> String {
         groups.entry(group).or_default().push(key.key_id().to_string());
     }
     let groups = groups.into_iter().map(|(prefix, keys)| {
-        let place = if prefix.is_empty() { String::new() } else { format!(" at {prefix}") };
+        let place = if prefix.is_empty() { String::new() } else { format!(" at {}", escape::word(prefix)) };
         format!("{}{place}", keys.join("+"))
     });
     groups.collect::<Vec<_>>().join(", ")
@@ -73,7 +71,7 @@ mod tests {
         let routes = vec![("us.icr.io/team".to_owned(), key("bob")), ("de.icr.io".to_owned(), key("carol"))];
         let keys = Keys::new(vec![key("alice"), key("bob")], routes).unwrap();
         let table = table(&renames, &keys);
-        let lines: Vec<&str> = table.lines().map(str::trim_end).collect();
+        let lines: Vec<&str> = table.iter().map(|line| line.trim_end()).collect();
         insta::assert_snapshot!(lines.join("\n"), @r#"
         OLD                                     NEW                      SIGNED BY                                                              RULE FROM
         private.registry.ng.bluemix.net/secret  (stays, not signed)                                                                             rules.yaml:4, private twin

@@ -3,17 +3,17 @@
 
 use crate::cli::output::{self, Format};
 use crate::cli::progress::Display;
+use crate::escape;
 use crate::resign::{Item, State};
 
 /// Tells of an item. What a dry run found out is its result, so it goes to stdout, unless that is
 /// one JSON document.
 pub(super) fn item(display: &Display, item: &Item, dry_run: bool, format: Format) {
     let Some(line) = line(item, dry_run) else { return };
-    let line = output::plain(&line).replace('\n', "\\n");
     display.beside(|| {
         if dry_run && format == Format::Text {
             // A reader that went away does not stop the judging.
-            let _ = output::result(format, &line, &());
+            let _ = output::result(format, &[&line], &());
         } else {
             output::talk(&line);
         }
@@ -21,12 +21,13 @@ pub(super) fn item(display: &Display, item: &Item, dry_run: bool, format: Format
 }
 
 fn line(item: &Item, dry_run: bool) -> Option<String> {
-    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
-    let old = item.old_reference.as_deref().unwrap_or("(no readable claim)");
+    let text = |text: &Option<String>| text.as_ref().map_or_else(|| "?".to_owned(), escape::word);
+    let old = item.old_reference.as_ref().map_or_else(|| "(no readable claim)".to_owned(), escape::word);
+    let image = escape::word(item.image());
     let reason = item.reason.as_deref().unwrap_or_default();
     Some(match item.state {
-        State::Refused => format!("refused {}: {old}: {reason}", item.image()),
-        State::Failed => format!("failed  {}: {old}: {reason}", item.image()),
+        State::Refused => format!("refused {image}: {old}: {reason}"),
+        State::Failed => format!("failed  {image}: {old}: {reason}"),
         State::Signed if dry_run => format!(
             "would sign {}: {old} -> {} (rule {}) by {}; the old signature is by {}, accepted by scope {}",
             item.digest_text(),

@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use super::{Gap, PartArgs, Place, Shown, gaps, show};
-use crate::cli::output::{self, Answer, Format};
+use crate::cli::output::{Answer, Format};
 use crate::cli::stream::{Listing, field};
 use crate::cli::verdict;
 use crate::config::ClaimPath;
@@ -153,12 +153,12 @@ impl Check {
                 Ok(Found::Set(set)) if set.signatures.is_empty() && set.error.is_none() => {}
                 Ok(Found::Set(set)) => {
                     rest.summary.count(&set);
-                    listing.item(&set.text(), &set)?;
+                    listing.item(&set.lines(), &set)?;
                 }
                 Ok(Found::Foreign(foreign)) => {
                     let stray =
                         Stray { path: foreign.key, kind: foreign.what.name(), reason: foreign.what.to_string() };
-                    listing.line(&format!("foreign   {}: {}", field(&stray.path), output::plain(&stray.reason)))?;
+                    listing.lines(&[format!("foreign   {}: {}", field(&stray.path), stray.reason)])?;
                     rest.summary.foreign += 1;
                     if rest.foreign.len() < MOST_FOREIGN {
                         rest.foreign.push(stray);
@@ -171,7 +171,7 @@ impl Check {
             }
         }
         let (rejected, failed, found) = (rest.summary.rejected, rest.summary.failed, rest.summary.sets > 0);
-        listing.end(&rest.summary.text(), &rest)?;
+        listing.end(&[rest.summary.text()], &rest)?;
         if failed > 0 {
             bail!("{failed} part(s) of the store could not be read or judged");
         }
@@ -296,9 +296,9 @@ impl Summary {
 }
 
 impl Set {
-    fn text(&self) -> String {
+    fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let set = &self.place.set;
+        let set = field(&self.place.set);
         for one in &self.signatures {
             let file = format!("{set}/signature-{}", one.shown.number);
             let claimed = one.shown.claimed_reference.as_deref().map(field).unwrap_or_default();
@@ -306,17 +306,17 @@ impl Set {
             lines.push(match (&one.scope, &one.reason) {
                 (Some(scope), _) => format!("accepted  {file}: {claimed}{by} (scope {})", field(scope)),
                 (None, reason) => {
-                    let reason = output::plain(reason.as_deref().unwrap_or_default()).replace('\n', "\\n");
+                    let reason = reason.as_deref().unwrap_or_default();
                     let claimed = if claimed.is_empty() { claimed } else { format!("{claimed}: ") };
                     format!("{:<9} {file}: {claimed}{reason}", one.decision)
                 }
             });
-            lines.extend(one.warnings.iter().map(|note| format!("note      {file}: {}", output::plain(note))));
+            lines.extend(one.warnings.iter().map(|note| format!("note      {file}: {note}")));
         }
         lines.extend(self.gaps.iter().map(|gap| format!("gap       {set}: {gap}")));
         lines.extend(self.duplicates.iter().map(|number| format!("copy      {set}/signature-{number}")));
         let word = if self.unavailable { "failed  " } else { "rejected" };
-        lines.extend(self.error.iter().map(|error| format!("{word}  {set}: {}", output::plain(error))));
-        lines.join("\n")
+        lines.extend(self.error.iter().map(|error| format!("{word}  {set}: {error}")));
+        lines
     }
 }

@@ -72,7 +72,7 @@ impl Ls {
                         summary.failed += 1;
                         listing.talk(&format!("{}: {error}", set.place.set));
                     }
-                    listing.item(&text(&set), &set)?;
+                    listing.item(&lines(&set), &set)?;
                 }
                 Err(error) => {
                     summary.failed += 1;
@@ -84,7 +84,7 @@ impl Ls {
             }
         }
         let (found, failed) = (summary.sets > 0, summary.failed);
-        listing.end("", &Rest { summary })?;
+        listing.end(&[""; 0], &Rest { summary })?;
         if failed > 0 {
             bail!("{failed} part(s) of the store could not be read");
         }
@@ -115,14 +115,14 @@ async fn read(store: &Store, set: SetAddress) -> Set {
     }
 }
 
-fn text(set: &Set) -> String {
+fn lines(set: &Set) -> Vec<String> {
     let line = |one: &Shown| {
         let claim = match (&one.claimed_reference, &one.unreadable) {
             (Some(reference), _) => field(reference),
             (None, reason) => format!("({})", field(reason.as_deref().unwrap_or_default())),
         };
         let key = one.key_id.map_or_else(|| "-".to_owned(), |key| key.to_string());
-        format!("{}/signature-{}  {claim}  {key}  {}\n", set.place.set, one.number, one.signature)
+        format!("{}/signature-{}  {claim}  {key}  {}", field(&set.place.set), one.number, one.signature)
     };
     set.signatures.iter().map(line).collect()
 }

@@ -8,8 +8,8 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use super::{Part, PartArgs, Place};
-use crate::cli::output::{self, Answer, Format};
-use crate::cli::stream::Listing;
+use crate::cli::output::{Answer, Format};
+use crate::cli::stream::{Listing, field};
 use crate::image::Digest;
 use crate::store::{Foreign, Repaired, SetAddress, Store, StoreError, Stray, Surveyed};
 
@@ -121,7 +121,7 @@ impl Repair {
                     summary.done.swept += set.done.swept;
                     summary.failed += u64::from(set.error.is_some());
                     if done || set.error.is_some() {
-                        listing.item(&text(&set, dry_run), &set)?;
+                        listing.item(&[text(&set, dry_run)], &set)?;
                     }
                 }
                 Err(error) => {
@@ -143,7 +143,7 @@ impl Repair {
             summary.done.swept,
             summary.failed
         );
-        listing.end(&end, &Rest { dry_run, summary })?;
+        listing.end(&[end], &Rest { dry_run, summary })?;
         if unlisted > 0 {
             bail!("{unlisted} part(s) of the store could not be listed");
         }
@@ -192,9 +192,9 @@ async fn needed(store: &Store, set: &SetAddress) -> Result<Done, StoreError> {
 }
 
 fn text(set: &Set, dry_run: bool) -> String {
-    let name = &set.place.set;
+    let name = field(&set.place.set);
     if let Some(error) = &set.error {
-        return format!("failed   {name}: {}", output::plain(error));
+        return format!("failed   {name}: {error}");
     }
     let Done { moved, duplicates, swept } = set.done;
     let word = if dry_run { "to do   " } else { "repaired" };

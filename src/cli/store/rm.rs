@@ -99,8 +99,7 @@ impl Rm {
             }
             report.removed.insert(0, shown);
         }
-        let text = report.text();
-        output::result(format, &text, &report)?;
+        output::result(format, &report.lines(), &report)?;
         if let Some(error) = failure {
             return Err(error).context("not all was removed");
         }
@@ -145,14 +144,14 @@ fn address(text: &str) -> anyhow::Result<SetAddress> {
 }
 
 impl Report {
-    fn text(&self) -> String {
+    fn lines(&self) -> Vec<String> {
         if self.removed.is_empty() {
-            return format!("No such signature in {}", self.place.set);
+            return vec![format!("No such signature in {}", field(&self.place.set))];
         }
         let word = if self.dry_run { "would remove" } else { "removed" };
         let line = |one: &Shown| {
             let claim = one.claimed_reference.as_deref().map_or_else(|| "(no readable claim)".to_owned(), field);
-            format!("{word} {}/signature-{}: {claim}, {}\n", self.place.set, one.number, one.signature)
+            format!("{word} {}/signature-{}: {claim}, {}", field(&self.place.set), one.number, one.signature)
         };
         self.removed.iter().map(line).collect()
     }

@@ -11,6 +11,7 @@ mod testing;
 use super::finding::{Ailment, Finding, Severity};
 use super::observation::{Observations, Stop};
 use super::report::Outcome;
+use crate::escape;
 
 impl Observations {
     /// Tells what a client ends with.
@@ -70,14 +71,14 @@ fn stopped(seen: &Observations, stop: &Stop, findings: &mut Findings) {
                 "# {}: start from one that rejects what nobody speaks of\n{{\"default\": [{{\"type\": \"reject\"}}],\n \
                  \"transports\": {{\"docker\": {{\"{}\": [\n   {{\"type\": \"signedBy\", \"keyType\": \"GPGKeys\", \
                  \"keyPath\": \"/PATH/OF/THE/SIGNERS/KEY.asc\"}}]}}}}}}",
-                seen.paths.policy.display(),
+                escape::path(&seen.paths.policy),
                 seen.image.repository().domain()
             ),
         ),
         Stop::Policy(sentence) => (
             Ailment::PolicyInvalid,
             format!("policy.json cannot be used, so every pull fails: {sentence}"),
-            format!("# {}: exact key names, no comments, no unknown keys", seen.paths.policy.display()),
+            format!("# {}: exact key names, no comments, no unknown keys", escape::path(&seen.paths.policy)),
         ),
         Stop::RegistriesD(sentence) => (
             Ailment::RegistriesDInvalid,

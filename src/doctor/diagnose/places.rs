@@ -6,6 +6,7 @@ use crate::doctor::finding::{Ailment, Severity};
 use crate::doctor::fix;
 use crate::doctor::observation::{LookasideSeen, ManifestSeen, Observations, PlaceSeen, ReadFailure, ReadOutcome};
 use crate::doctor::report::Outcome;
+use crate::escape;
 use crate::registries_d::Origin;
 
 const STORE: &str = "STORE";
@@ -116,7 +117,7 @@ fn extension(
              countersign serve --upstream REGISTRY-URL --store {}\n\
              # or let the registry no longer announce the extension; in nginx before it:\n\
              proxy_hide_header X-Registry-Supports-Signatures;",
-            folder(base).unwrap_or(STORE)
+            escape::shell(folder(base).unwrap_or(STORE))
         ),
     );
 }
@@ -174,13 +175,13 @@ fn read(seen: &Observations, lookaside: &LookasideSeen, findings: &mut Findings)
             format!("{at} is no signature: {sentence}; one such fails the pull{configured}. Armour is not taken."),
             format!(
                 "gpg --dearmor < signature > signature.bin   # if it is armoured\ncountersign inspect {}",
-                file(at)
+                escape::shell(file(at))
             ),
         ),
         ReadFailure::Unreachable(sentence) => (
             Ailment::LookasideUnreachable,
             format!("The lookaside does not answer, which fails the pull{configured}: {sentence}"),
-            format!("curl -v {at}   # 200 or 404 is wanted"),
+            format!("curl -v {}   # 200 or 404 is wanted", escape::shell(at)),
         ),
         ReadFailure::Unreadable(sentence) => (
             Ailment::LookasideUnreadable,
@@ -190,7 +191,7 @@ fn read(seen: &Observations, lookaside: &LookasideSeen, findings: &mut Findings)
                 let own = format!("file://{}", seen.paths.home.join("signatures").display());
                 fix::registries_d(&seen.paths, namespace(seen), &own, Some(&own))
             } else {
-                format!("ls -la {0}\nchmod -R a+rX {0}", folder_of(at))
+                format!("ls -la {0}\nchmod -R a+rX {0}", escape::shell(folder_of(at)))
             },
         ),
         ReadFailure::Url(sentence) => (
@@ -219,6 +220,11 @@ fn folder_of(at: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(folder, _)| folder)
 }
 
+/// Tells whether a part of a URL means nothing to nginx, to JSON or to a shell.
+fn harmless(part: &str) -> bool {
+    part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b))
+}
+
 /// The registry whose images are read, as registries.d names it.
 fn namespace(seen: &Observations) -> &str {
     match &seen.manifest {
@@ -236,6 +242,7 @@ fn bucket_policy(base: &str) -> String {
         None if host.starts_with("s3") && host.ends_with(".amazonaws.com") => path.split('/').next().unwrap_or(path),
         None => "BUCKET",
     };
+    let bucket = if harmless(bucket) { bucket } else { "BUCKET" };
     format!(
         "# either let readers list the bucket, in its policy:\n{{\"Effect\": \"Allow\", \"Principal\": \"*\", \"Action\": \
          \"s3:ListBucket\", \"Resource\": \"arn:aws:s3:::{bucket}\"}}\n# or put countersign before it, which answers \
@@ -311,7 +318,8 @@ fn mirror(
         let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
         rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{}", path.trim_end_matches('/')))
     };
-    let prefix = location(&lookaside.base);
+    let prefix = Some(location(&lookaside.base)).filter(|prefix| harmless(prefix));
+    let prefix = prefix.unwrap_or_else(|| "/PATH-OF-THE-BASE".to_owned());
     findings.add(
         Ailment::MirrorPathDiffers,
         Severity::Fails,
@@ -323,7 +331,7 @@ fn mirror(
         format!(
             "# either let the web server of {} map the mirror's paths; nginx:\nrewrite ^{prefix}/{}(@.*)$ {prefix}/{path}$1 \
              last;\n{}\n# or pull by the mirror's own name, and let the policy read it as the signed one:\n{}",
-            lookaside.base,
+            escape::text(&lookaside.base),
             physical.path(),
             fix::registries_d(&seen.paths, physical.domain(), &lookaside.base, None),
             fix::signed_by(

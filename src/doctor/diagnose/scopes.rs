@@ -3,8 +3,10 @@
 
 use super::Findings;
 use crate::doctor::finding::{Ailment, Severity};
+use crate::doctor::fix;
 use crate::doctor::observation::Observations;
 use crate::doctor::report::Outcome;
+use crate::escape;
 use crate::image::{Reference, scopes};
 use crate::policy::ScopeMatch;
 
@@ -39,8 +41,10 @@ pub(super) fn look(seen: &Observations, findings: &mut Findings) {
                 }
             ),
             format!(
-                "# {}, \"transports\", \"docker\": the scope must read\n-  {scope:?}: [\n+  {meant:?}: [",
-                seen.paths.policy.display()
+                "# {}, \"transports\", \"docker\": the scope must read\n-  {}: [\n+  {}: [",
+                escape::path(&seen.paths.policy),
+                fix::json(scope),
+                fix::json(&meant)
             ),
         );
     }

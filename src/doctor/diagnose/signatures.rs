@@ -4,6 +4,7 @@ use super::Findings;
 use crate::doctor::finding::{Ailment, Severity};
 use crate::doctor::fix;
 use crate::doctor::observation::{Judged, KeyFault, Observations, SignatureSeen};
+use crate::escape;
 use crate::image::Reference;
 use crate::lookup::Fault;
 use crate::openpgp::{KeyFault as Standing, VerifyError};
@@ -139,7 +140,7 @@ fn faulty(seen: &Observations, signature: &SignatureSeen, fault: &KeyFault, find
 fn missing(seen: &Observations, key: &str, keys: &KeySource) -> String {
     let add = match keys {
         KeySource::Data(_) => {
-            format!("# and give it to keyData in {}\ngpg --export {key} | base64 -w0", seen.paths.policy.display())
+            format!("# and give it to keyData in {}\ngpg --export {key} | base64 -w0", escape::path(&seen.paths.policy))
         }
         KeySource::Path(_) | KeySource::Paths(_) => format!("gpg --armor --export {key} >> {}", fix::key_file(keys)),
     };
@@ -175,7 +176,7 @@ fn mismatched(seen: &Observations, signature: &SignatureSeen, findings: &mut Fin
             Ailment::SignatureBroken,
             Severity::Fails,
             format!("{}: {other}.", verdict.source),
-            format!("countersign inspect {}", verdict.source),
+            format!("countersign inspect {}", escape::shell(&verdict.source)),
         ),
     }
 }
@@ -198,7 +199,7 @@ fn name(seen: &Observations, source: &str, claimed: &str, by: &str, findings: &m
                 "# sign every image of the old domain again for the new one; the old signatures are verified first\n\
                  countersign resign --from STORE --to STORE --rename {old}={new} --policy {} --key NEW-KEY.asc --dry-run\n\
                  countersign resign --from STORE --to STORE --rename {old}={new} --policy {0} --key NEW-KEY.asc",
-                seen.paths.policy.display()
+                escape::shell(&seen.paths.policy.to_string_lossy())
             ),
         ),
         Names::Prefix { prefix, signed_prefix } => findings.add(

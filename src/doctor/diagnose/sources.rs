@@ -4,6 +4,7 @@ use super::Findings;
 use crate::doctor::finding::{Ailment, Severity};
 use crate::doctor::fix;
 use crate::doctor::observation::{Observations, SourceSeen};
+use crate::escape;
 
 pub(super) fn look(seen: &Observations, findings: &mut Findings) {
     // A source that failed is only worth a word when another one served.
@@ -43,7 +44,11 @@ fn look_at(seen: &Observations, source: &SourceSeen, severity: Severity, finding
                 blocked.prefix,
                 blocked.from.display()
             ),
-            format!("# {}: in the table of {}\nblocked = false", blocked.from.display(), blocked.prefix),
+            format!(
+                "# {}: in the table of {}\nblocked = false",
+                escape::path(&blocked.from),
+                escape::text(&blocked.prefix)
+            ),
         );
     }
     match &source.ping {
@@ -53,7 +58,7 @@ fn look_at(seen: &Observations, source: &SourceSeen, severity: Severity, finding
             format!("{registry} answers on plain http only, which clients do not try unless told so: {sentence}"),
             match &source.source.from {
                 Some(file) => {
-                    format!("# {}: in the [[registry]] or [[registry.mirror]] of {registry}\ninsecure = true", file.display())
+                    format!("# {}: in the [[registry]] or [[registry.mirror]] of {registry}\ninsecure = true", escape::path(file))
                 }
                 None => fix::registry_table(
                     &seen.paths,

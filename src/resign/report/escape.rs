@@ -1,10 +1,6 @@
 //! Names and reasons come from strangers: in a page they are text and nothing else.
 
-/// Tells whether a character would be obeyed rather than shown.
-fn hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{200B}'..='\u{200F}' | '\u{FEFF}')
-}
+use crate::escape::is_hidden;
 
 /// Makes a text safe between tags and in attributes of HTML.
 pub(super) fn html(text: &str) -> String {
@@ -16,7 +12,7 @@ pub(super) fn html(text: &str) -> String {
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            c if hidden(c) => safe.extend(c.escape_unicode()),
+            c if is_hidden(c) => safe.extend(c.escape_unicode()),
             c => safe.push(c),
         }
     }
@@ -34,7 +30,7 @@ pub(super) fn markdown(text: &str) -> String {
             '>' => safe.push_str("&gt;"),
             // No web address becomes a link by itself.
             ':' if chars.peek() == Some(&'/') => safe.push_str("&#58;"),
-            c if hidden(c) => c.escape_unicode().for_each(|c| push(&mut safe, c)),
+            c if is_hidden(c) => c.escape_unicode().for_each(|c| push(&mut safe, c)),
             c => push(&mut safe, c),
         }
     }
@@ -61,7 +57,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_gets_out(text in "\\PC{0,40}|[\\x00-\\x7f]{0,40}") {
+        fn nothing_gets_out(text in "\\PC{0,40}|[\\x00-\\x7f]{0,40}|.{0,40}|[\\u{80}-\\u{9f}\\u{200b}-\\u{202e}x|]{0,40}") {
+            proptest::prop_assert!(!html(&text).contains(is_hidden) && !markdown(&text).contains(is_hidden));
             let safe = html(&text);
             proptest::prop_assert!(!safe.contains(['<', '>', '"', '\'', '\n']));
             let safe = markdown(&text);

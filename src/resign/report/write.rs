@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::html::Html;
 use super::markdown::Markdown;
 use super::{Account, FORMAT, Head, Item, ReportError, ReportForm};
+use crate::escape;
 use crate::resign::item::State;
 
 /// What people look at first comes first.
@@ -128,13 +129,13 @@ fn json(out: &mut dyn Write, head: &Head, account: &dyn Account) -> Result<(), F
         #[serde(flatten)]
         head: &'a Head,
     }
-    let start = serde_json::to_string(&Document { report: FORMAT, head }).map_err(io::Error::from)?;
+    let start = escape::json::to_string(&Document { report: FORMAT, head }).map_err(io::Error::from)?;
     write!(out, "{},\"items\":[", start.strip_suffix('}').unwrap_or(&start))?;
     let mut comma = "\n";
     each(account, &mut |item| {
         out.write_all(comma.as_bytes())?;
         comma = ",\n";
-        Ok(serde_json::to_writer(&mut *out, item)?)
+        out.write_all(escape::json::to_string(item)?.as_bytes())
     })?;
     Ok(out.write_all(b"\n]}\n")?)
 }
