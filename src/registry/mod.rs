@@ -24,6 +24,7 @@ mod manifests;
 mod pace;
 mod patience;
 mod secret;
+mod time_stamp;
 mod tls;
 mod token;
 mod trust;

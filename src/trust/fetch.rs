@@ -62,14 +62,8 @@ impl std::fmt::Display for Problem {
 /// Fetches one repository into its folder and returns the record, which is stored as well unless the
 /// server had nothing.
 pub(super) async fn fetch(server: &TrustServer, top: &std::path::Path, gun: &Gun, pause: Duration) -> GunRecord {
-    let mut run = Run {
-        server,
-        gun,
-        folder: GunFolder::new(top, gun),
-        pause,
-        files: BTreeMap::new(),
-        problems: Vec::new(),
-    };
+    let mut run =
+        Run { server, gun, folder: GunFolder::new(top, gun), pause, files: BTreeMap::new(), problems: Vec::new() };
     run.folder.sweep();
     let before = run.folder.record();
     let state = run.repository().await;
@@ -97,7 +91,11 @@ pub(super) async fn fetch(server: &TrustServer, top: &std::path::Path, gun: &Gun
 
 fn store(folder: &GunFolder, record: &mut GunRecord) {
     if let Err(error) = folder.write_record(record) {
-        record.problems.push(Problem { kind: ProblemKind::Store, file: "record.json".into(), reason: error.to_string() });
+        record.problems.push(Problem {
+            kind: ProblemKind::Store,
+            file: "record.json".into(),
+            reason: error.to_string(),
+        });
         record.state = State::Incomplete;
     }
 }
@@ -174,7 +172,11 @@ impl Run<'_> {
                 }
             }
             if missing >= ROOTS_MISSING && version > lowest {
-                self.problem(ProblemKind::Missing, &file, "older versions were not asked for, after so many missing ones");
+                self.problem(
+                    ProblemKind::Missing,
+                    &file,
+                    "older versions were not asked for, after so many missing ones",
+                );
                 return;
             }
         }
@@ -287,7 +289,11 @@ impl Run<'_> {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ProblemKind::Forbidden,
                 _ => ProblemKind::Unavailable,
             };
-            return Err(Problem { kind, file: file.to_owned(), reason: format!("the server answered {}", answer.status_line) });
+            return Err(Problem {
+                kind,
+                file: file.to_owned(),
+                reason: format!("the server answered {}", answer.status_line),
+            });
         }
     }
 

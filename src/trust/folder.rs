@@ -146,9 +146,9 @@ impl GunFolder {
     /// Stores the record.
     pub(super) fn write_record(&self, record: &GunRecord) -> Result<(), FolderError> {
         let path = self.path.join(RECORD);
-        let mut bytes = serde_json::to_vec_pretty(record).map_err(io::Error::other).map_err(failed("writing", &path))?;
-        bytes.push(b'\n');
-        write(&path, &bytes)
+        let json =
+            crate::escape::json::to_string(record).map_err(io::Error::other).map_err(failed("writing", &path))?;
+        write(&path, format!("{json}\n").as_bytes())
     }
 }
 
@@ -161,7 +161,10 @@ pub(super) fn read_record(path: &Path) -> io::Result<GunRecord> {
 }
 
 /// Writes a file that is there whole or not at all, and durable when this returns.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+///
+/// # Errors
+/// [`FolderError`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(failed("creating", folder))?;
     let written = || -> io::Result<()> {

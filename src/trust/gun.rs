@@ -50,7 +50,8 @@ impl Gun {
     /// # Errors
     /// [`GunError`].
     pub fn parse_for_docker_hub(text: &str) -> Result<Self, GunError> {
-        let text = text.strip_prefix("index.docker.io/").map(|rest| format!("docker.io/{rest}")).unwrap_or(text.to_owned());
+        let text =
+            text.strip_prefix("index.docker.io/").map(|rest| format!("docker.io/{rest}")).unwrap_or(text.to_owned());
         let first = text.split('/').next().unwrap_or_default();
         let has_host = text.contains('/') && (first.contains(['.', ':']) || first == "localhost");
         match text.strip_prefix("docker.io/").unwrap_or(&text) {
@@ -88,10 +89,28 @@ mod tests {
 
     #[test]
     fn names_are_paths_that_stay_below_their_folder() {
-        for good in ["docker.io/library/alpine", "localhost:5000/a/b", "us.icr.io/birds/bluebird", "collection", "a/B_c"] {
+        for good in
+            ["docker.io/library/alpine", "localhost:5000/a/b", "us.icr.io/birds/bluebird", "collection", "a/B_c"]
+        {
             assert_eq!(Gun::parse(good).unwrap().as_str(), good);
         }
-        for wrong in ["", "/", "a/", "/a", "a//b", "../a", "a/..", "a/./b", "a\\b", "a b", "a*", "a/_trust/b", "é", "a%2fb", "a\nb"] {
+        for wrong in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "../a",
+            "a/..",
+            "a/./b",
+            "a\\b",
+            "a b",
+            "a*",
+            "a/_trust/b",
+            "é",
+            "a%2fb",
+            "a\nb",
+        ] {
             assert!(matches!(Gun::parse(wrong), Err(GunError::Form(_))), "{wrong}");
         }
         for tagged in ["a.example/b:1", "a.example/b@sha256:00"] {

@@ -115,7 +115,8 @@ fn keys(folder: &Path, depth: usize, names: &mut BTreeSet<String>) -> Result<(),
             read.map_err(|source| GunListError::Read { path: path.clone(), source })?;
             let head = zeroize::Zeroizing::new(String::from_utf8_lossy(&head).into_owned());
             // PEM headers end at the first empty line.
-            let header = head.lines().take_while(|line| !line.trim().is_empty()).find_map(|line| line.strip_prefix("gun:"));
+            let header =
+                head.lines().take_while(|line| !line.trim().is_empty()).find_map(|line| line.strip_prefix("gun:"));
             if let Some(gun) = header.map(str::trim).filter(|gun| !gun.is_empty()) {
                 names.insert(gun.to_owned());
             }

@@ -111,7 +111,8 @@ impl Metadata {
         if !found.eq_ignore_ascii_case(kind.name()) {
             return Err(MetadataError::Type { expected: kind.name(), found: found.chars().take(64).collect() });
         }
-        let meta = if matches!(kind, Kind::Timestamp | Kind::Snapshot) { meta.unwrap_or_default() } else { BTreeMap::new() };
+        let meta =
+            if matches!(kind, Kind::Timestamp | Kind::Snapshot) { meta.unwrap_or_default() } else { BTreeMap::new() };
         if meta.len() > ROLES_LIMIT {
             return Err(MetadataError::Roles(format!("{} roles, more than {ROLES_LIMIT}", meta.len())));
         }
@@ -156,7 +157,13 @@ mod tests {
         assert_eq!((read.version, read.meta.len()), (3, 2));
         assert_eq!(read.meta["root"], Named { sha256: "07".repeat(32), length: Some(9) });
         assert!(matches!(Metadata::parse(text.as_bytes(), Kind::Root), Err(MetadataError::Type { .. })));
-        for (from, to) in [("targets/a", "targets/../a"), ("targets/a", "targets/A"), ("targets/a", "x"), ("sha256", "md5"), ("\"signatures\"", "\"s\"")] {
+        for (from, to) in [
+            ("targets/a", "targets/../a"),
+            ("targets/a", "targets/A"),
+            ("targets/a", "x"),
+            ("sha256", "md5"),
+            ("\"signatures\"", "\"s\""),
+        ] {
             assert!(Metadata::parse(text.replace(from, to).as_bytes(), Kind::Snapshot).is_err(), "{to}");
         }
         assert!(Metadata::parse(b"<html>", Kind::Root).is_err());

@@ -15,12 +15,11 @@ mod job;
 mod journal;
 mod manifest;
 mod metadata;
-pub mod timestamp;
 
 pub use fetch::{Problem, ProblemKind};
-pub use folder::{FileRecord, FolderError, GunRecord, State};
+pub use folder::{FileRecord, FolderError, GunRecord, State, write};
 pub use gun::{Gun, GunError};
 pub use guns::{GunListError, guns_in_client_folder, guns_in_list};
 pub use job::{Fetch, Totals};
 pub use journal::{Journal, JournalError};
-pub use manifest::{Manifest, ManifestError, write_manifest};
+pub use manifest::{MANIFEST, Manifest, ManifestError, stamp_of, write_manifest};
