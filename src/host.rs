@@ -2,6 +2,7 @@
 //! A parameter everywhere, so that tests and `doctor` can ask for others.
 
 mod file;
+mod nesting;
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,6 +13,7 @@ use crate::go;
 
 pub use file::SearchError;
 pub(crate) use file::read;
+pub(crate) use nesting::{NESTING_LIMIT, too_deep};
 
 /// Which release of the library is followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

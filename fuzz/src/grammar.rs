@@ -1,5 +1,5 @@
-//! The grammar of image names said a second time, as `distribution/reference` says it: regular
-//! expressions. A matcher of such expressions by sets of ends, so that nothing is shared with the
+//! The grammar of image names said a second time, as containers/image's `docker/reference` says it:
+//! regular expressions. A matcher of such expressions by sets of ends, so that nothing is shared with the
 //! parser in `src/image`.
 
 /// A regular expression over bytes.
@@ -85,15 +85,14 @@ fn small_or_digit(b: u8) -> bool {
     b.is_ascii_lowercase() || b.is_ascii_digit()
 }
 
-/// `[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]`, dots between; or an IPv6 address; a port.
+/// `[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]`, dots between; a port.
 fn domain() -> Re {
     let label = || {
         let inner = times(Class(|b| letter_or_digit(b) || b == b'-'), 0);
         All(vec![Class(letter_or_digit), optional(All(vec![inner, Class(letter_or_digit)]))])
     };
     let name = All(vec![label(), times(All(vec![Text("."), label()]), 0)]);
-    let ipv6 = All(vec![Text("["), times(Class(|b| hex(b) || b == b':'), 1), Text("]")]);
-    All(vec![Any(vec![name, ipv6]), optional(All(vec![Text(":"), times(Class(digit), 1)]))])
+    All(vec![name, optional(All(vec![Text(":"), times(Class(digit), 1)]))])
 }
 
 /// `[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`, slashes between.
@@ -129,7 +128,7 @@ fn suffix() -> Re {
 pub fn expanded(text: &str) -> String {
     let (domain, rest) = match text.split_once('/') {
         Some((first, rest)) if first.contains('.') || first.contains(':') => (first, rest),
-        Some((first, rest)) if first == "localhost" || first.to_lowercase() != first => (first, rest),
+        Some(("localhost", rest)) => ("localhost", rest),
         _ => ("docker.io", text),
     };
     match (domain, rest.contains('/')) {

@@ -11,6 +11,7 @@ mod inspect;
 mod keys;
 pub mod output;
 mod policy;
+mod process;
 mod progress;
 mod registries_d;
 mod requirement;
@@ -111,6 +112,7 @@ impl Cli {
             output::talk(&format!("countersign: {sentence}"));
             return ExitCode::from(2);
         }
+        process::no_core_dumps();
         let answer = self.run();
         telemetry::finish();
         match answer {

@@ -9,6 +9,7 @@ use super::host::ConfigSearch;
 use super::output::{Answer, Format};
 use crate::escape;
 use crate::go;
+use crate::host;
 use crate::lookup::review_registries;
 use crate::registries_d::{Configuration, ConfigurationError, DEFAULT_DOCKER, Key, Placed, Search};
 
@@ -67,7 +68,8 @@ fn folder(path: &Path, config_search: ConfigSearch) -> Checked {
     };
     let (mut warnings, mut lines) = (Vec::new(), Vec::new());
     for file in files {
-        let bytes = super::read_input(&file).unwrap_or_default();
+        // It was read just now; if it is gone again there is nothing to say of it.
+        let bytes = host::read(&file).unwrap_or_default();
         let shown = file.display();
         warnings.extend(review_registries(&configuration, &file, &bytes).iter().map(|told| format!("{shown}: {told}")));
         lines.push(escape::path(&file));
@@ -94,9 +96,9 @@ fn passed_over(folder: &Path) -> Vec<String> {
 
 fn file(path: &Path, configuration: &mut Configuration) -> Checked {
     let name = path.display().to_string();
-    let bytes = match std::fs::read(path) {
+    let bytes = match host::read(path) {
         Ok(bytes) => bytes,
-        Err(e) => return Checked::wrong(name, format!("open {}: {}", path.display(), go::error_text(&e)), true),
+        Err(error) => return Checked::wrong(name, error.to_string(), true),
     };
     if let Err(error) = configuration.add(path, &bytes) {
         return Checked::wrong(name, error.to_string(), false);
@@ -110,9 +112,10 @@ fn file(path: &Path, configuration: &mut Configuration) -> Checked {
 
 /// What a file says, a line for each namespace.
 fn table(configuration: &Configuration, path: &Path) -> Vec<String> {
-    let named = configuration.docker.iter().map(|(namespace, placed)| (go::quote(namespace), placed));
-    let default = configuration.default_docker.iter().map(|placed| (DEFAULT_DOCKER.to_owned(), placed));
-    let rows: Vec<(String, &Placed)> = default.chain(named).filter(|(_, placed)| placed.path == path).collect();
+    let named = configuration.of_file(path).map(|(namespace, placed)| (go::quote(namespace), placed));
+    let default = configuration.default_docker.iter().filter(|placed| placed.path == path);
+    let default = default.map(|placed| (DEFAULT_DOCKER.to_owned(), placed));
+    let rows: Vec<(String, &Placed)> = default.chain(named).collect();
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     rows.into_iter().map(|(name, placed)| format!("{name:<width$}  {}", said(placed))).collect()
 }

@@ -12,10 +12,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, Answer, Format};
+use super::process;
 use super::systemd::{self, Notifier};
 use crate::config::{
-    CredentialConfig, GateMode, GateRule, GateRules, HttpOrigin, ListenAddress, ListenAddresses, Scheme, ServerConfig,
-    SiteConfig, TlsConfig,
+    CredentialConfig, FileMask, GateMode, GateRule, GateRules, HttpOrigin, ListenAddress, ListenAddresses, Scheme,
+    ServerConfig, SiteConfig, TlsConfig,
 };
 use crate::escape;
 use crate::host::{Environment, Generation, certificate_directories};
@@ -61,6 +62,10 @@ pub struct Serve {
     /// policy.json that vouches for uploads; read anew for each
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_POLICY")]
     policy: Option<PathBuf>,
+    /// Rights that files and folders do not get when they are made, in octal [default: those of the
+    /// process; where `access` restricts reading, 027 on top of them]
+    #[arg(long, value_name = "MODE", env = "COUNTERSIGN_UMASK")]
+    umask: Option<FileMask>,
 }
 
 const EXAMPLES: &str = "\
@@ -107,6 +112,12 @@ impl Serve {
         metrics::note_start();
         let given = systemd::sockets()?;
         let config = self.config(file)?;
+        // Before the first file is made.
+        match config.umask {
+            Some(mask) => process::set_umask(mask),
+            None if config.restricts_reading()? => process::add_umask(FileMask::PRIVATE),
+            None => {}
+        }
         let sites = config.sites();
         let rules = config.gate.rules()?;
         for site in &sites {
@@ -174,6 +185,7 @@ impl Serve {
         if let Some(prefix) = self.store_prefix {
             config.store_prefix = StorePath::parse(&prefix).context("--store-prefix")?;
         }
+        config.umask = self.umask.or(config.umask);
         config.gate.mode = self.gate.or(config.gate.mode);
         config.gate.policy = self.policy.or(config.gate.policy);
         config.check_registries()?;

@@ -158,7 +158,7 @@ impl Verdict {
         if let Some(reason) = self.reason.as_ref().filter(|_| self.instances.is_none()) {
             lines.push(format!("  reason  {reason}"));
         }
-        lines.extend(self.warnings.iter().map(|warning| format!("  note    {warning}")));
+        lines.extend(self.warnings.iter().map(|warning| format!("  warning {warning}")));
         match &self.instances {
             None => lines.extend(self.signatures.iter().flat_map(SignatureStanding::lines)),
             Some(instances) => lines.extend(instances.iter().flat_map(|instance| {
@@ -183,7 +183,7 @@ impl SignatureStanding {
             lines.push(format!("    signed as {reference} by {fingerprint} at {created}"));
         }
         lines.extend(self.reason.iter().map(|reason| format!("    {reason}")));
-        lines.extend(self.warnings.iter().map(|warning| format!("    note: {warning}")));
+        lines.extend(self.warnings.iter().map(|warning| format!("    warning: {warning}")));
         lines
     }
 }

@@ -13,6 +13,7 @@ mod origin;
 mod registry;
 mod server;
 mod tls;
+mod umask;
 
 pub use access::{AccessConfig, AccessError, AccessRule, CertificateName, Way};
 pub use admin::AdminConfig;
@@ -26,3 +27,4 @@ pub use origin::{HttpOrigin, OriginError, Scheme};
 pub use registry::{CredentialConfig, CredentialConfigError, RegistriesError, RegistryConfig, SiteConfig};
 pub use server::{CacheConfig, ConfigError, ServerConfig};
 pub use tls::{ClientCertificates, TlsConfig};
+pub use umask::{FileMask, FileMaskError};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::access::AccessConfig;
+use super::access::{AccessConfig, AccessError, Way};
 use super::admin::AdminConfig;
 use super::gate::GateConfig;
 use super::header_name::HeaderPattern;
@@ -16,6 +16,8 @@ use super::network::Network;
 use super::origin::HttpOrigin;
 use super::registry::{CredentialConfig, RegistriesError, RegistryConfig, registries};
 use super::tls::TlsConfig;
+use super::umask::FileMask;
+use crate::host::{NESTING_LIMIT, too_deep};
 use crate::store::StorePath;
 
 /// Why a configuration file cannot be used.
@@ -36,6 +38,16 @@ pub enum ConfigError {
         path: String,
         /// What the parser said.
         error: serde_yaml::Error,
+    },
+    /// Brackets lie in brackets, deeper than in any configuration.
+    #[error(
+        "the configuration {path} is not usable: line {line}: brackets lie deeper in each other than the {NESTING_LIMIT} that are read, or deep too often"
+    )]
+    Depth {
+        /// Which file, or `-` for text given directly.
+        path: String,
+        /// The line at which there are too many.
+        line: usize,
     },
     /// The registries in it cannot stand beside each other.
     #[error("the configuration {path} is not usable: {error}")]
@@ -112,6 +124,10 @@ pub struct ServerConfig {
     /// The file to which every write and removal is recorded, one JSON object a line. Without one
     /// they are in the log only. While it cannot be written, nothing is stored or removed.
     pub audit_log: Option<PathBuf>,
+    /// Rights that files and folders do not get when the server makes them, in octal: `"027"`. Default:
+    /// those of the process; and where any `read` leaves out `anonymous`, 027 on top of them for all
+    /// files, so that nobody reads on the disk what the server would not show.
+    pub umask: Option<FileMask>,
     /// Health and metrics.
     pub admin: AdminConfig,
     /// Limits against exhaustion.
@@ -163,6 +179,7 @@ impl Default for ServerConfig {
             gate: GateConfig::default(),
             access: AccessConfig::default(),
             audit_log: None,
+            umask: None,
             admin: AdminConfig::default(),
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),
@@ -177,6 +194,18 @@ impl Default for CacheConfig {
 }
 
 impl ServerConfig {
+    /// Tells whether some signatures are not for everybody.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn restricts_reading(&self) -> Result<bool, AccessError> {
+        let mut restricts = false;
+        for site in self.sites() {
+            restricts |= site.settings.access.rules()?.iter().any(|rule| !rule.read.contains(&Way::Anonymous));
+        }
+        Ok(restricts)
+    }
+
     /// Reads a configuration file.
     ///
     /// # Errors
@@ -197,6 +226,9 @@ impl ServerConfig {
     }
 
     fn from_yaml(text: &str, path: &str) -> Result<Self, ConfigError> {
+        if let Some(line) = too_deep(text.as_bytes()) {
+            return Err(ConfigError::Depth { path: path.to_owned(), line });
+        }
         let parsed: Result<Option<Self>, _> = serde_yaml::from_str(text);
         let config = parsed
             .map(Option::unwrap_or_default)
@@ -266,6 +298,35 @@ mod tests {
     }
 
     #[test]
+    fn deep_nesting_is_refused_at_once() {
+        let begun = std::time::Instant::now();
+        for text in ["[".repeat(1 << 20), format!("x: {}{}", "[".repeat(1 << 19), "]".repeat(1 << 19))] {
+            let error = ServerConfig::parse(&text).unwrap_err();
+            assert!(matches!(error, ConfigError::Depth { line: 1, .. }), "{error}");
+        }
+        // By indentation, where the parser's own limit counts.
+        let indented = format!("gate:\n {}x\n", "- ".repeat(100_000));
+        assert!(ServerConfig::parse(&indented).is_err());
+        assert!(begun.elapsed().as_secs() < 30);
+    }
+
+    #[test]
+    fn reading_is_restricted_by_any_rule() {
+        for (yaml, restricts) in [
+            ("", false),
+            ("access: {write: [{token: /t}]}", false),
+            ("access: {read: [upstream, anonymous]}", false),
+            ("access: {read: [upstream]}", true),
+            ("access: {read: []}", true),
+            ("access: {namespaces: {secret/: {read: [{token: /t}]}}}", true),
+            ("registries: {icr.io: {access: {read: [upstream]}}}", true),
+            ("access: {read: [upstream]}\nregistries: {icr.io: {access: {read: [anonymous]}}}", true),
+        ] {
+            assert_eq!(ServerConfig::parse(yaml).unwrap().restricts_reading(), Ok(restricts), "{yaml}");
+        }
+    }
+
+    #[test]
     fn says_what_is_wrong() {
         for (text, said) in [
             ("lisen: x", "unknown field `lisen`"),
@@ -277,6 +338,7 @@ mod tests {
             ("cache: {set_seconds: 18446744073709551615}", "more than a year"),
             ("limits: {header_seconds: 0}", "it must be 1 or more"),
             ("access_timeout_seconds: 31536001", "more than a year"),
+            ("umask: 27", "a umask in quotes"),
         ] {
             let error = ServerConfig::parse(text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

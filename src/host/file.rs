@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::go;
 
 /// The largest file that is read; the reference has no limit, memory has.
-const FILE_LIMIT: u64 = 8 * 1024 * 1024;
+const FILE_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Why a directory or file of a configuration cannot be read; prints as Go's `PathError` does.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,6 @@
-//! Image names: the grammar of `distribution/reference` and Docker's expansion of short names.
+//! Image names: the grammar of containers/image's `docker/reference` and Docker's expansion of short
+//! names. It is the older one: hosts are no IPv6 literals, and a word in capitals is no host
+//! (docs/spec/containers-image.md 4.5).
 //!
 //! `busybox` means `docker.io/library/busybox`; what a registry, a policy or a lookaside sees is
 //! always the expanded form (spec containers-image 5.5). A [`Reference`] is expanded by
@@ -65,6 +67,16 @@ impl Repository {
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let reference = Reference::parse(text)?;
         if reference.is_name_only() { Ok(reference.repository) } else { Err(ReferenceError::Format) }
+    }
+
+    /// Names a repository of a registry whose address need be no part of an image name, such as an
+    /// IPv6 literal: the server has credentials for it, although no client can name its images.
+    ///
+    /// # Errors
+    /// [`ReferenceError`] when `path` is no path of a repository.
+    pub fn of_registry(authority: &str, path: &str) -> Result<Self, ReferenceError> {
+        let parsed = Self::parse(&format!("a.b/{path}"))?;
+        Ok(Self::new(authority, parsed.path()))
     }
 
     /// Returns the registry: `host` or `host:port`.
@@ -291,11 +303,7 @@ fn is_hex_id(text: &str) -> bool {
 /// `reference.splitDockerDomain`: decides whether the first component is a registry.
 fn split_docker_domain(text: &str) -> (String, String) {
     let (domain, remainder) = match text.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase) =>
-        {
-            (first, rest.to_owned())
-        }
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest.to_owned()),
         _ => (DEFAULT_DOMAIN, text.to_owned()),
     };
     let domain = if domain == LEGACY_DEFAULT_DOMAIN { DEFAULT_DOMAIN } else { domain };
@@ -321,12 +329,6 @@ fn parse_digest(text: &str) -> Result<Digest, ReferenceError> {
 }
 
 fn is_domain(text: &str) -> bool {
-    if let Some(rest) = text.strip_prefix('[') {
-        let Some((address, port)) = rest.split_once(']') else { return false };
-        return !address.is_empty()
-            && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
-            && is_port_suffix(port);
-    }
     let (name, port) = match text.split_once(':') {
         Some((name, _)) => (name, text.get(name.len()..).unwrap_or_default()),
         None => (text, ""),
@@ -390,8 +392,8 @@ mod tests {
             ("localhost/x", "localhost/x", "localhost/x"),
             ("localhost:5000/x:y", "localhost:5000/x:y", "localhost:5000/x:y"),
             ("us.icr.io/birds/bluebird:build1", "us.icr.io/birds/bluebird:build1", "us.icr.io/birds/bluebird:build1"),
-            ("Registry/x", "Registry/x", "Registry/x"),
-            ("[::1]:5000/x", "[::1]:5000/x", "[::1]:5000/x"),
+            ("Quay.IO/x", "Quay.IO/x", "Quay.IO/x"),
+            ("LOCAL:5000/x", "LOCAL:5000/x", "LOCAL:5000/x"),
             ("a--b/c__d.e", "docker.io/a--b/c__d.e", "a--b/c__d.e"),
         ] {
             let parsed = Reference::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -406,6 +408,11 @@ mod tests {
             ("", ReferenceError::Format),
             ("a/B", ReferenceError::Uppercase),
             ("Busybox", ReferenceError::Uppercase),
+            ("UPPER/x:1", ReferenceError::Uppercase),
+            ("[::1]/x", ReferenceError::Format),
+            ("[::1]:5000/x:1", ReferenceError::Format),
+            ("::1/x", ReferenceError::Format),
+            ("2001:db8::1/x", ReferenceError::Format),
             (HEX, ReferenceError::HexName(HEX.to_owned())),
             ("a b", ReferenceError::Format),
             ("x/", ReferenceError::Format),
@@ -427,6 +434,25 @@ mod tests {
         let unsupported = format!("x@md5:{}", "a".repeat(32));
         assert_eq!(Reference::parse(&unsupported), Err(DigestError::Unsupported.into()));
         assert_eq!(Reference::parse(&format!("a/{}", "b".repeat(300))), Err(ReferenceError::TooLong));
+    }
+
+    #[test]
+    fn prefixes_are_names_that_may_end_early() {
+        for good in ["a.b", "a.b:1/c", "shortname", "localhost:5000", "HOST"] {
+            assert!(is_name_prefix(good), "{good}");
+        }
+        for bad in ["", "[::1]", "[::1]:5000", "[::1]:5000/x", "::1", "a.b/", "a.b/C", "a_b", "a.b:x"] {
+            assert!(!is_name_prefix(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_registry_by_address_has_repositories_without_a_name() {
+        let there = Repository::of_registry("[::1]:5000", "a/b").unwrap();
+        assert_eq!((there.domain(), there.path(), there.as_str()), ("[::1]:5000", "a/b", "[::1]:5000/a/b"));
+        for bad in ["", "A", "a:1", "a//b", "../x"] {
+            assert!(Repository::of_registry("[::1]:5000", bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub fn never_matches(scope: &str) -> Option<String> {
         return Some("\"*\" means something only at the beginning, as *.example.com".to_owned());
     }
     let (host, path) = scope.split_once('/').map_or((scope, None), |(host, path)| (host, Some(path)));
-    let registry = host.contains(['.', ':']) || host == "localhost" || host.chars().any(char::is_uppercase);
+    let registry = host.contains(['.', ':']) || host == "localhost";
     if !registry {
         let full = Reference::parse(scope).map(|name| name.to_string());
         return Some(match full {
@@ -141,10 +141,10 @@ fn review_keys(keys: &KeySource) -> Vec<String> {
         let ring = Keyring::parse([bytes]);
         none &= ring.is_empty();
         if ring.is_empty() {
-            warnings.push(format!("{name} holds no public key"));
-        } else {
-            warnings.extend(ring.notes().iter().map(|note| format!("{name}: {note}")));
+            warnings.push(format!("{name} holds no public key that clients import"));
         }
+        warnings.extend(ring.notes().iter().map(|note| format!("{name}: {note}")));
+        warnings.extend(ring.warnings().map(|(_, warning)| format!("{name}: {warning}")));
     }
     if none {
         warnings.push("there is no key, so it always rejects".to_owned());
@@ -237,9 +237,8 @@ mod tests {
             "us.icr.io:8443/birds",
             "*.icr.io",
             "*.com",
-            "Registry/x",
+            "Quay.IO/x",
             "quay.io/x/y:Tag",
-            "[::1]:5000/x",
             &format!("quay.io/x/y@sha256:{hex}"),
         ] {
             assert_eq!(never_matches(good), None, "{good}");
@@ -256,6 +255,9 @@ mod tests {
             ("index.docker.io/x", "as docker.io"),
             ("quay.io/Birds", "no capital letters"),
             ("quay.io//x", "is no name"),
+            ("[::1]:5000/x", "is no name"),
+            ("[::1]:5000", "is no name"),
+            ("Registry/x", "is no host"),
             ("quay.io/x:a:b", "is no name"),
             (&format!("quay.io/x/y:t@sha256:{hex}"), "tag and digest at once"),
         ] {
@@ -291,7 +293,8 @@ mod tests {
         docker scope "a.example": one key file that cannot be read makes it always reject
         docker scope "b.example": keyType X509Certificates is not implemented and always rejects
         docker scope "busybox": never matches: short names are expanded before the search; write "docker.io/library/busybox"
-        docker scope "c.example": keyData holds no public key
+        docker scope "c.example": keyData holds no public key that clients import
+        docker scope "c.example": keyData: a keyring without any OpenPGP key was skipped: it has no armoured key block that begins at the start of a line
         docker scope "c.example": there is no key, so it always rejects
         docker scope "d.example": "reject" rejects whatever the other requirements say
         docker scope "d.example": "insecureAcceptAnything" beside other requirements has no effect: all must be fulfilled

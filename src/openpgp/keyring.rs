@@ -1,25 +1,28 @@
 //! Keyrings: public keys out of whatever file an administrator has, indexed by key ID
 //! (spec containers-image 4.4).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::Arc;
 
 use sequoia_openpgp::Cert;
-use sequoia_openpgp::armor::{Reader, ReaderMode};
 use sequoia_openpgp::cert::amalgamation::key::ErasedKeyAmalgamation;
 use sequoia_openpgp::packet::key::PublicParts;
 use sequoia_openpgp::parse::Parse;
 
+use super::armor;
+use super::client::x_crypto_refuses;
 use super::fingerprint::{Fingerprint, KeyId};
-use super::packet::{Packets, frame, tag};
+use super::import::{Imported, import, x_crypto_reads};
+use super::packet::{Packet, Packets, frame, tag};
 
 /// The most bytes read of one keyring. A key has some kilobytes; all of Debian's keys have 10 MiB.
 pub const KEYRING_LIMIT: usize = 32 * 1024 * 1024;
 
 /// A set of public keys. Cheap to clone; parse it once and verify with it as often as you like.
 ///
-/// Self-signatures are checked when a key is first used and the result is kept.
+/// Holds what an import into gpg would keep of the files, and no more: policies that name a file
+/// out of which clients get no key must not be fulfilled by it.
 #[derive(Clone, Default)]
 pub struct Keyring(Arc<Inner>);
 
@@ -29,6 +32,8 @@ struct Inner {
     fingerprints: Vec<Fingerprint>,
     places: HashMap<KeyId, Vec<Place>>,
     notes: Vec<String>,
+    /// Why clients with x/crypto cannot use each of the certificates.
+    warnings: Vec<Option<String>>,
 }
 
 /// Where a key is in the keyring.
@@ -44,19 +49,25 @@ pub(super) struct Candidate<'a> {
     pub key: ErasedKeyAmalgamation<'a, PublicParts>,
     pub fingerprint: &'a Fingerprint,
     pub primary: &'a Fingerprint,
+    /// Why clients with x/crypto cannot use the certificate.
+    pub warning: Option<&'a str>,
 }
 
 impl Keyring {
     /// Reads keyrings: binary, or any number of armoured blocks with any text around them.
     ///
     /// Secret keys count as public ones. Copies of one key are merged, so that a revocation found
-    /// in any of them counts. What is no key is passed over, as gpg does: a blob of something else
+    /// in any of them counts. What gpg does not import is passed over: a blob of something else
     /// gives no keys and no error, and [`notes`](Self::notes) tells what was passed over.
     pub fn parse(blobs: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         let mut inner = Inner::default();
         let mut places: HashMap<Fingerprint, usize> = HashMap::new();
+        // x/crypto refuses all keys if it gets none out of one of the files.
+        let mut one_file_fails = None;
         for blob in blobs {
-            for cert in certificates(blob.as_ref(), &mut inner.notes) {
+            let (found, fails) = imported(blob.as_ref(), &mut inner.notes);
+            one_file_fails = one_file_fails.or(fails);
+            for (cert, warning) in found {
                 let cert = cert.strip_secret_key_material();
                 let fingerprint = Fingerprint::of(cert.primary_key().key());
                 match places.get(&fingerprint).and_then(|i| inner.certs.get_mut(*i)) {
@@ -70,9 +81,13 @@ impl Keyring {
                         places.insert(fingerprint.clone(), inner.certs.len());
                         inner.certs.push(cert);
                         inner.fingerprints.push(fingerprint);
+                        inner.warnings.push(warning);
                     }
                 }
             }
+        }
+        if let Some(why) = one_file_fails {
+            inner.warnings.iter_mut().for_each(|warning| *warning = warning.take().or_else(|| Some(why.clone())));
         }
         for (cert_index, cert) in inner.certs.iter().enumerate() {
             for (key_index, key) in cert.keys().enumerate().filter(|(_, key)| key.key().version() == 4) {
@@ -99,6 +114,12 @@ impl Keyring {
         &self.0.notes
     }
 
+    /// Returns, for each primary key, why clients with x/crypto cannot use it although others can.
+    pub fn warnings(&self) -> impl Iterator<Item = (&Fingerprint, &str)> {
+        let named = self.0.fingerprints.iter().zip(&self.0.warnings);
+        named.filter_map(|(fingerprint, warning)| Some((fingerprint, warning.as_deref()?)))
+    }
+
     /// Returns the keys and subkeys with this key ID; they need not be usable.
     pub(super) fn candidates(&self, id: KeyId) -> impl Iterator<Item = Candidate<'_>> {
         let inner = &*self.0;
@@ -106,7 +127,8 @@ impl Keyring {
             let cert = inner.certs.get(place.cert)?;
             let primary = inner.fingerprints.get(place.cert)?;
             let key = cert.keys().nth(place.key)?;
-            Some(Candidate { cert, key, fingerprint: &place.fingerprint, primary })
+            let warning = inner.warnings.get(place.cert).and_then(Option::as_deref);
+            Some(Candidate { cert, key, fingerprint: &place.fingerprint, primary, warning })
         })
     }
 
@@ -123,97 +145,156 @@ impl std::fmt::Debug for Keyring {
     }
 }
 
-/// Reads all certificates of one file, with their secrets if they have them.
+/// Reads all certificates of one file, with their secrets if they have them, whether or not clients
+/// would import them.
 pub(super) fn certificates(blob: &[u8], notes: &mut Vec<String>) -> Vec<Cert> {
-    if blob.len() > KEYRING_LIMIT {
-        notes.push(format!("a keyring with more than {KEYRING_LIMIT} bytes was skipped"));
-        return Vec::new();
-    }
-    if blob.get(8..12) == Some(b"KBXf") {
-        notes.push("a GnuPG keybox was skipped; export its keys with `gpg --export`".to_owned());
-        return Vec::new();
-    }
-    if blob.first().is_some_and(|b| b & 0x80 != 0) {
-        let mut faults = Vec::new();
-        let certs = binary(blob, &mut faults);
-        // Without any key it may still be text that begins with an accented letter.
-        if !certs.is_empty() {
-            notes.append(&mut faults);
-            return certs;
-        }
-    }
-    let found = notes.len();
-    let certs: Vec<Cert> = armoured(blob, notes).iter().flat_map(|block| binary(block, notes)).collect();
-    if certs.is_empty() && notes.len() == found {
-        notes.push("a keyring without any OpenPGP key was skipped".to_owned());
-    }
-    certs
-}
-
-/// Cuts out and decodes the armoured key blocks.
-fn armoured(text: &[u8], notes: &mut Vec<String>) -> Vec<Vec<u8>> {
-    const BEGIN: &[u8] = b"-----BEGIN PGP ";
-    const END: &[u8] = b"-----END PGP ";
-    let mut blocks = Vec::new();
-    let mut rest = text;
-    while let Some(begin) = find(rest, BEGIN) {
-        let block = rest.get(begin..).unwrap_or_default();
-        rest = block.get(BEGIN.len()..).unwrap_or_default();
-        if ![&b"PUBLIC KEY BLOCK"[..], b"PRIVATE KEY BLOCK", b"ARMORED FILE"].iter().any(|kind| rest.starts_with(kind))
-        {
-            continue;
-        }
-        let Some(end) = find(rest, END) else {
-            notes.push("an armoured key block without an end was skipped".to_owned());
-            break;
-        };
-        let line = rest.get(end..).unwrap_or_default();
-        let length = BEGIN.len() + end + line.iter().position(|b| *b == b'\n').map_or(line.len(), |n| n + 1);
-        let (block, after) = block.split_at_checked(length).unwrap_or((block, &[]));
-        rest = after;
-        let mut decoded = Vec::new();
-        match Reader::from_bytes(block, ReaderMode::Tolerant(None)).read_to_end(&mut decoded) {
-            Ok(_) => blocks.push(decoded),
-            Err(error) => notes.push(format!("an armoured key block was skipped: {error}")),
-        }
-    }
-    blocks
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
-}
-
-/// Splits a binary keyring at its primary keys and reads each certificate on its own, so that one
-/// that cannot be read takes no other with it.
-fn binary(blob: &[u8], notes: &mut Vec<String>) -> Vec<Cert> {
-    let mut chunks: Vec<Vec<u8>> = Vec::new();
-    for packet in Packets::new(blob) {
-        match packet {
-            Ok(packet) => match packet.tag {
-                tag::PUBLIC_KEY | tag::SECRET_KEY => chunks.push(frame(packet.tag, &packet.body)),
-                tag::SIGNATURE | tag::SECRET_SUBKEY | tag::PUBLIC_SUBKEY | tag::USER_ID | tag::USER_ATTRIBUTE => {
-                    if let Some(chunk) = chunks.last_mut() {
-                        chunk.extend(frame(packet.tag, &packet.body));
-                    }
-                }
-                // Trust packets, markers and what is not known belong to no certificate.
-                _ => {}
-            },
-            Err(error) => {
-                chunks.pop();
-                notes.push(format!("a keyring was read only in part: {error}"));
-            }
-        }
-    }
-    let mut certs = Vec::with_capacity(chunks.len());
-    for chunk in chunks {
-        match Cert::from_bytes(&chunk) {
+    let Some(file) = File::open(blob, notes) else { return Vec::new() };
+    let mut certs = Vec::new();
+    for chunk in file.chunks(notes).0 {
+        let bytes: Vec<u8> = chunk.packets.iter().flat_map(|p| frame(p.tag, &p.body)).collect();
+        match Cert::from_bytes(&bytes) {
             Ok(cert) => certs.push(cert),
             Err(error) => notes.push(format!("a key was skipped: {error}")),
         }
     }
     certs
+}
+
+/// Certificates, each with why clients with x/crypto cannot use it.
+type Found = Vec<(Cert, Option<String>)>;
+
+/// Reads what gpg imports of one file; also returns why x/crypto gets no key at all out of it.
+fn imported(blob: &[u8], notes: &mut Vec<String>) -> (Found, Option<String>) {
+    let nothing = || x_crypto_refuses("they get no key out of one of the key files, and then use none of the others");
+    let Some(file) = File::open(blob, notes) else { return (Vec::new(), Some(nothing())) };
+    let mut found: Found = Vec::new();
+    let mut usable = 0;
+    // Whether x/crypto loses the key before, because it cannot even read the next one's primary key.
+    let mut next_is_unreadable = false;
+    let (chunks, stopped) = file.chunks(notes);
+    let whole = stopped.is_none_or(|at| at >= file.first_block);
+    for chunk in chunks.into_iter().rev() {
+        match import(&chunk.packets) {
+            Ok(Imported { cert, x_crypto }) => {
+                let why = match x_crypto {
+                    Some(why) => Some(why),
+                    None if next_is_unreadable => {
+                        Some("they lose the key to the one behind it in its file, which they cannot read")
+                    }
+                    None if chunk.end > file.first_block => Some("they read the first armoured block of a file only"),
+                    None if !whole => Some("the key file is damaged behind the key"),
+                    None => file.x_crypto,
+                };
+                usable += usize::from(why.is_none());
+                let fingerprint = Fingerprint::of(cert.primary_key().key());
+                found.push((cert, why.map(|why| x_crypto_refuses(&format!("{why} (key {fingerprint})")))));
+            }
+            Err(reason) => notes.push(format!("a key was skipped: {reason}")),
+        }
+        next_is_unreadable = chunk.packets.first().is_some_and(|packet| !x_crypto_reads(packet));
+    }
+    found.reverse();
+    (found, (usable == 0).then(nothing))
+}
+
+/// The octets of a key file, without its armour.
+struct File<'a> {
+    bytes: Cow<'a, [u8]>,
+    first_block: usize,
+    x_crypto: Option<&'static str>,
+}
+
+/// The packets of one certificate and where in the file it ends.
+struct Chunk<'a> {
+    packets: Vec<Packet<'a>>,
+    end: usize,
+}
+
+impl<'a> File<'a> {
+    fn open(blob: &'a [u8], notes: &mut Vec<String>) -> Option<Self> {
+        if blob.len() > KEYRING_LIMIT {
+            notes.push(format!("a keyring with more than {KEYRING_LIMIT} bytes was skipped"));
+            return None;
+        }
+        if blob.get(8..12) == Some(b"KBXf") {
+            notes.push("a GnuPG keybox was skipped; export its keys with `gpg --export`".to_owned());
+            return None;
+        }
+        let first = blob.first().copied().unwrap_or_default();
+        if first & 0x80 != 0 {
+            let file = Self { bytes: Cow::Borrowed(blob), first_block: blob.len(), x_crypto: None };
+            // Without any key it may still be text that begins with a character outside ASCII. For
+            // gpg some of these, such as umlauts, begin a packet.
+            let mut faults = Vec::new();
+            if begins_packet(first) || !file.chunks(&mut faults).0.is_empty() {
+                return Some(file);
+            }
+        }
+        match armor::decode(blob) {
+            Ok(decoded) => Some(Self {
+                bytes: Cow::Owned(decoded.bytes),
+                first_block: decoded.first_block,
+                x_crypto: decoded.x_crypto,
+            }),
+            Err(error) => {
+                notes.push(format!("a keyring without any OpenPGP key was skipped: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Splits the packets at the primary keys, so that a certificate that cannot be read takes no
+    /// other with it. Also returns where reading stopped before the end.
+    fn chunks(&self, notes: &mut Vec<String>) -> (Vec<Chunk<'_>>, Option<usize>) {
+        let mut chunks: Vec<Chunk<'_>> = Vec::new();
+        let mut packets = Packets::new(&self.bytes);
+        let mut stopped_at = None;
+        loop {
+            let start = self.bytes.len() - packets.remaining();
+            let stopped = match packets.next() {
+                None => break,
+                Some(Err(error)) => error.to_string(),
+                Some(Ok(packet)) => match packet.tag {
+                    tag::PUBLIC_KEY | tag::SECRET_KEY => {
+                        let end = self.bytes.len() - packets.remaining();
+                        chunks.push(Chunk { packets: vec![packet], end });
+                        continue;
+                    }
+                    tag::SIGNATURE | tag::SECRET_SUBKEY | tag::PUBLIC_SUBKEY | tag::USER_ID | tag::USER_ATTRIBUTE => {
+                        if let Some(chunk) = chunks.last_mut() {
+                            chunk.packets.push(packet);
+                            chunk.end = self.bytes.len() - packets.remaining();
+                        }
+                        continue;
+                    }
+                    tag::PKESK
+                    | tag::SKESK
+                    | tag::ONE_PASS
+                    | tag::COMPRESSED
+                    | tag::ENCRYPTED
+                    | tag::LITERAL
+                    | tag::ENCRYPTED_INTEGRITY
+                    | tag::ENCRYPTED_AEAD => format!("a packet of type {} has no place in it", packet.tag),
+                    // Trust packets, markers and what is not known belong to no certificate.
+                    _ => continue,
+                },
+            };
+            chunks.pop();
+            notes.push(format!("a keyring was read only in part: {stopped}"));
+            stopped_at = Some(start);
+            break;
+        }
+        if chunks.is_empty() && stopped_at.is_none() {
+            notes.push("a keyring without any OpenPGP key was skipped".to_owned());
+        }
+        (chunks, stopped_at)
+    }
+}
+
+/// Whether gpg takes a file that begins with this octet for binary (`is_armored` of gpg 2.2).
+fn begins_packet(octet: u8) -> bool {
+    let packet_type = if octet & 0x40 == 0 { (octet >> 2) & 0x0F } else { octet & 0x3F };
+    matches!(packet_type, 1..=6 | 8..=11 | 16 | 18 | 60..=63)
 }
 
 #[cfg(test)]
@@ -245,7 +326,7 @@ mod tests {
         assert_eq!(read(&[&[&bin_a[..], &bin_b].concat()]), both);
         assert_eq!(read(&[&[&asc_a[..], &asc_b].concat()]), both);
         let text =
-            [b"\xC3\xA9 a comment\n", &asc_a[..], b"between\n-----BEGIN PGP MESSAGE-----\nx\n", &asc_b, b"after"];
+            [b"\xE2\x80\x9Ca comment\n", &asc_a[..], b"between\n-----BEGIN PGP MESSAGE-----\nx\n", &asc_b, b"after"];
         assert_eq!(read(&[&text.concat()]), both);
         assert_eq!(read(&[&asc_a, &bin_b]), both);
         // Secret keys are keyrings too, and a key is counted once.
@@ -260,7 +341,7 @@ mod tests {
     fn what_is_no_key_is_passed_over_with_a_note() {
         let a = cert("a");
         let (bin, asc) = (a.to_vec().unwrap(), a.armored().to_vec().unwrap());
-        let empty: [&[u8]; 7] = [
+        let empty: [&[u8]; 10] = [
             b"",
             b"hello",
             b"\x99",
@@ -268,6 +349,10 @@ mod tests {
             b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n!!\n-----END PGP PUBLIC KEY BLOCK-----\n",
             b"\0\0\0\x20\x01\x01\0\x02KBXf....",
             &asc[..asc.len() / 2],
+            // An umlaut begins a packet, so gpg looks for no armour.
+            &[b"\xC3\xA9 a comment\n", &asc[..]].concat(),
+            &[b"\xEF\xBB\xBF", &asc[..]].concat(),
+            &[&bin[..], &asc].concat(),
         ];
         for blob in empty {
             let keyring = Keyring::parse([blob]);

@@ -51,6 +51,11 @@ impl<'a> Packets<'a> {
         Self { rest: bytes }
     }
 
+    /// Returns how many octets have not been read yet.
+    pub(super) fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     fn octet(&mut self) -> Result<u8, FramingError> {
         let (&first, rest) = self.rest.split_first().ok_or(FramingError::CutOff)?;
         self.rest = rest;

@@ -1,12 +1,10 @@
 //! The signature packet, versions 3 and 4 (RFC 4880, 5.2.2; RFC 9580, 5.2.3), and the digest it signs.
 
-use std::borrow::Cow;
-
 use sequoia_openpgp::crypto::mpi::{self, MPI};
 use sequoia_openpgp::types::HashAlgorithm;
 
 use super::message::MessageError;
-use super::subpacket::{Critical, Subpackets};
+use super::subpacket::{Forbidden, Subpackets};
 
 /// Signature types that sign a document.
 pub(super) const BINARY: u8 = 0;
@@ -78,16 +76,42 @@ impl SignaturePacket {
 
     /// Returns the digest that this signature should sign if it is over `content`.
     ///
-    /// `None` if text has a carriage return that ends no line: clients disagree on what is hashed then.
-    pub(super) fn digest(&self, algorithm: HashAlgorithm, content: &[u8]) -> Option<Result<Vec<u8>, HashError>> {
-        let content = if self.kind == TEXT { canonical_text(content)? } else { Cow::Borrowed(content) };
-        Some(hash(algorithm, &[&content, &self.hashed_tail]))
+    /// Content is hashed as it stands, also by text signatures: gpg 2.2 does so, and x/crypto makes
+    /// network line ends of what [`Self::line_fault`] refuses.
+    pub(super) fn digest(&self, algorithm: HashAlgorithm, content: &[u8]) -> Result<Vec<u8>, HashError> {
+        hash(algorithm, &[content, &self.hashed_tail])
     }
 
-    /// Returns the critical subpacket that forbids accepting this signature.
-    pub(super) fn forbidden(&self) -> Option<&Critical> {
-        self.subpackets.critical.as_ref()
+    /// Returns why this signature cannot be judged over `content`: it signs text, and clients hash
+    /// different octets for lines that end otherwise than with CR LF.
+    pub(super) fn line_fault(&self, content: &[u8]) -> Option<LineFault> {
+        if self.kind != TEXT {
+            return None;
+        }
+        let mut after_return = false;
+        for &octet in content {
+            match octet {
+                b'\n' if !after_return => return Some(LineFault::BareLineFeed),
+                b'\n' => {}
+                _ if after_return => return Some(LineFault::StrayCarriageReturn),
+                _ => {}
+            }
+            after_return = octet == b'\r';
+        }
+        after_return.then_some(LineFault::StrayCarriageReturn)
     }
+
+    /// Returns the subpacket that forbids accepting this signature.
+    pub(super) fn forbidden(&self) -> Option<&Forbidden> {
+        self.subpackets.forbidden.as_ref()
+    }
+}
+
+/// A line of signed text that ends otherwise than with CR LF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LineFault {
+    BareLineFeed,
+    StrayCarriageReturn,
 }
 
 /// The hash function is not there.
@@ -143,42 +167,26 @@ fn read_mpi(bytes: &mut &[u8]) -> Result<MPI, MessageError> {
     Ok(number)
 }
 
-/// Ends every line with CR LF, as text signatures hash it. `None` if there is a CR without LF.
-fn canonical_text(content: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let mut out = Vec::with_capacity(content.len() + 16);
-    let mut changed = false;
-    let mut after_return = false;
-    for &octet in content {
-        if octet == b'\n' && !after_return {
-            out.push(b'\r');
-            changed = true;
-        } else if after_return && octet != b'\n' {
-            return None;
-        }
-        out.push(octet);
-        after_return = octet == b'\r';
-    }
-    match (after_return, changed) {
-        (true, _) => None,
-        (false, true) => Some(Cow::Owned(out)),
-        (false, false) => Some(Cow::Borrowed(content)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn text_is_hashed_with_network_line_ends() {
-        let canonical =
-            |text: &str| canonical_text(text.as_bytes()).map(|c| String::from_utf8(c.into_owned()).unwrap());
-        assert_eq!(canonical("a\nb").as_deref(), Some("a\r\nb"));
-        assert_eq!(canonical("a\r\nb\n\n").as_deref(), Some("a\r\nb\r\n\r\n"));
-        assert_eq!(canonical("").as_deref(), Some(""));
-        for ambiguous in ["a\rb", "a\r", "\r\r\n"] {
-            assert_eq!(canonical(ambiguous), None, "{ambiguous:?}");
+    fn only_text_with_network_line_ends_is_judged() {
+        let packet = |kind: u8| SignaturePacket::parse(&[4, kind, 1, 8, 0, 0, 0, 0, 0xAB, 0xCD, 0, 1, 1]).unwrap();
+        let fault = |text: &str| {
+            assert_eq!(packet(BINARY).line_fault(text.as_bytes()), None, "{text:?}");
+            packet(TEXT).line_fault(text.as_bytes())
+        };
+        for good in ["", "{}", "{} ", "a\r\nb", "a\r\n\r\n"] {
+            assert_eq!(fault(good), None, "{good:?}");
+        }
+        for bare in ["a\nb", "\n", "a\r\nb\n", "a\r\n\nb"] {
+            assert_eq!(fault(bare), Some(LineFault::BareLineFeed), "{bare:?}");
+        }
+        for stray in ["a\rb", "a\r", "\r\r\n"] {
+            assert_eq!(fault(stray), Some(LineFault::StrayCarriageReturn), "{stray:?}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! distribution keys do, every client accepts them, and whoever could exploit that would have to
 //! write into the administrator's keyring first.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use sequoia_openpgp::Cert;
@@ -16,6 +16,7 @@ use sequoia_openpgp::types::{HashAlgorithm, PublicKeyAlgorithm};
 
 use super::fingerprint::Fingerprint;
 use super::keyring::{Candidate, Keyring};
+use super::self_signatures::{self, unix};
 
 /// RSA and DSA keys with fewer bits are weak.
 const STRONG_BITS: usize = 2048;
@@ -87,7 +88,7 @@ pub(super) fn check(
     at: SystemTime,
     allow_weak_keys: bool,
 ) -> Result<Standing, KeyFault> {
-    let Candidate { cert, key, fingerprint, primary } = candidate;
+    let Candidate { cert, key, fingerprint, primary, .. } = candidate;
     let subkey = fingerprint != primary;
     if cert.primary_key().self_revocations().next().is_some() || revoked_by_another(keyring, cert, at) {
         return Err(KeyFault::Revoked { key: (*primary).clone() });
@@ -127,13 +128,31 @@ pub(super) fn check(
             (Err(error), _) => return Err(invalid(format!("{error:#}"))),
         }
     }
+    let gnupg = self_signatures::primary_key(cert, at);
+    let binding_ends = valid.binding_signature().signature_expiration_time();
+    for (name, ends) in [
+        (*primary, gnupg.expires),
+        (*primary, valid_primary.key_expiration_time().map(unix)),
+        (*fingerprint, valid.key_expiration_time().map(unix)),
+        (*fingerprint, binding_ends.map(unix)),
+    ] {
+        // gpg adds in 32 bits and comes out in the past.
+        if ends.is_some_and(|ends| ends > u64::from(u32::MAX)) {
+            let reason = "it expires after 2106, which clients with GnuPG read as long ago".to_owned();
+            return Err(KeyFault::Invalid { key: name.clone(), reason });
+        }
+    }
+    let gnupg_expires = gnupg.expires.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    if let Some(expired) = gnupg_expires.filter(|expired| *expired <= at) {
+        return Err(KeyFault::Expired { key: (*primary).clone(), at: timestamp(expired) });
+    }
     // A primary key that says nothing about its use may be used for everything, a subkey for nothing:
     // without the signing flag Sequoia has not looked for its back-signature.
-    if !valid.key_flags().map_or(!subkey, |flags| flags.for_signing()) {
+    if !valid.key_flags().map_or(!subkey, |flags| flags.for_signing()) || (!subkey && !gnupg.may_sign) {
         return Err(KeyFault::CannotSign { key: (*fingerprint).clone() });
     }
-    let expires = [valid_primary.key_expiration_time(), valid.key_expiration_time()].into_iter().flatten().min();
-    Ok(Standing { expires, weak })
+    let expires = [valid_primary.key_expiration_time(), valid.key_expiration_time(), gnupg_expires];
+    Ok(Standing { expires: expires.into_iter().flatten().min(), weak })
 }
 
 /// Whether a designated revoker, whose key is in the keyring too, has revoked the primary key.

@@ -1,5 +1,5 @@
 //! Verification: these bytes, signed by that key, acceptable now. The acceptance table of
-//! spec containers-image 4.3, column "we should", row by row.
+//! docs/spec/containers-image.md 4.3, column "we should", row by row.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,12 +7,13 @@ use jiff::Timestamp;
 use sequoia_openpgp::types::HashAlgorithm;
 
 use super::arithmetic;
+use super::client::{sequoia_refuses, x_crypto_refuses};
 use super::fingerprint::{Fingerprint, KeyId};
 use super::keyring::{Candidate, Keyring};
 use super::message::{self, Message, MessageError};
-use super::signature_packet::{BINARY, SignaturePacket, TEXT};
+use super::signature_packet::{BINARY, LineFault, SignaturePacket, TEXT};
 use super::standing::{self, KeyFault, Standing, timestamp};
-use super::subpacket::Critical;
+use super::subpacket::Forbidden;
 
 /// What to accept, and when "now" is.
 #[derive(Clone, Copy, Debug)]
@@ -96,11 +97,24 @@ pub enum VerifyError {
     #[error("the signature has a critical notation {0:?} that nobody here understands")]
     CriticalNotation(String),
     /// A critical subpacket.
-    #[error("the signature has a critical subpacket of type {0} that nobody here understands")]
+    #[error("the signature has a critical subpacket of type {0}, which clients do not know; sign without it")]
     CriticalSubpacket(u8),
+    /// A subpacket that makes some clients refuse the signature, critical or not.
+    #[error("the signature has a subpacket for which clients with x/crypto refuse it: {0}")]
+    Subpacket(&'static str),
     /// Text with a carriage return that ends no line.
     #[error("the signed text has a stray carriage return, which clients hash differently")]
     StrayCarriageReturn,
+    /// Text with a line feed before which there is no carriage return.
+    #[error(
+        "the signed text has a line feed without a carriage return, which clients hash differently; sign without --textmode"
+    )]
+    BareLineFeed,
+    /// Its expiration time does not fit OpenPGP's 32 bits: beyond 2106.
+    #[error(
+        "the signature expires after 2106, which clients with GnuPG read as long ago; sign again with a shorter time"
+    )]
+    ExpiryTooFar,
     /// Past its own expiration time.
     #[error("Signature expired on {at}; sign again")]
     Expired {
@@ -176,8 +190,9 @@ pub fn verify(message: &[u8], keyring: &Keyring, options: &VerifyOptions) -> Res
                     warnings.push(format!("key {} is weak: less than 2048 bits", candidate.fingerprint));
                 }
                 if candidate.fingerprint != candidate.primary {
-                    warnings.push("made by a subkey: clients from before mid-2025 refuse it".to_owned());
+                    warnings.push("made by a subkey; clients with GnuPG from before mid-2025 refuse it".to_owned());
                 }
+                warnings.extend(candidate.warning.map(str::to_owned));
                 return Ok(Verified {
                     content: message.content,
                     signer: candidate.primary.clone(),
@@ -227,8 +242,14 @@ fn acceptable(
         return Err(VerifyError::Kind(signature.kind));
     }
     match signature.forbidden() {
-        Some(Critical::Notation(name)) => return Err(VerifyError::CriticalNotation(name.clone())),
-        Some(Critical::Subpacket(kind)) => return Err(VerifyError::CriticalSubpacket(*kind)),
+        Some(Forbidden::Notation(name)) => return Err(VerifyError::CriticalNotation(name.clone())),
+        Some(Forbidden::Critical(kind)) => return Err(VerifyError::CriticalSubpacket(*kind)),
+        Some(Forbidden::Malformed(what)) => return Err(VerifyError::Subpacket(what)),
+        None => {}
+    }
+    match signature.line_fault(&message.content) {
+        Some(LineFault::BareLineFeed) => return Err(VerifyError::BareLineFeed),
+        Some(LineFault::StrayCarriageReturn) => return Err(VerifyError::StrayCarriageReturn),
         None => {}
     }
     let hash = match signature.hash_algorithm {
@@ -251,21 +272,24 @@ fn acceptable(
     match signature.subpackets.expires_after {
         None => {}
         Some(0) => {
-            warnings
-                .push("its expiration time is 0, meaning never: clients with x/crypto read it as expired".to_owned());
+            warnings.push(x_crypto_refuses("its expiration time is 0, which means never; they take it for expired"));
         }
         Some(seconds) => {
             let at = created + u64::from(seconds);
+            // gpg adds in 32 bits and comes out in the past.
+            if at > u64::from(u32::MAX) {
+                return Err(VerifyError::ExpiryTooFar);
+            }
             if at <= now {
                 return Err(VerifyError::Expired { at: timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(at)) });
             }
         }
     }
     if created > now {
-        warnings.push("the signature was made in the future: is a clock wrong?".to_owned());
+        warnings.push(sequoia_refuses("the signature was made in the future (is a clock wrong?)"));
     }
     if message.one_pass.is_none() {
-        warnings.push("the signature packet stands before the content: clients with x/crypto refuse it".to_owned());
+        warnings.push(x_crypto_refuses("the signature packet stands before the content"));
     }
     Ok(hash)
 }
@@ -284,10 +308,8 @@ fn made_by(
     if u8::from(key.pk_algo()) != signature.key_algorithm {
         return Err(bad());
     }
-    let digest = signature
-        .digest(hash, &message.content)
-        .ok_or(VerifyError::StrayCarriageReturn)?
-        .map_err(|_| VerifyError::HashUnsupported(signature.hash_algorithm))?;
+    let digest =
+        signature.digest(hash, &message.content).map_err(|_| VerifyError::HashUnsupported(signature.hash_algorithm))?;
     if !digest.starts_with(&signature.digest_prefix) {
         return Err(bad());
     }

@@ -14,9 +14,9 @@ use crate::go::quote;
 use crate::image::ReferenceError;
 use crate::json::{self, JsonError};
 
-/// The largest policy file that is read. Real ones have a few kilobytes; containers/image has no
-/// limit.
-pub const POLICY_LIMIT: u64 = 4 * 1024 * 1024;
+/// The largest policy file that is read: containers/image has no limit, and keys can stand in the
+/// file, but memory has one.
+pub const POLICY_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// A parsed policy.json. Every list has at least one requirement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,8 +278,14 @@ mod tests {
         );
         std::fs::write(&path, r#"{"default":[{"type":"reject"}]}"#).unwrap();
         assert_eq!(Policy::load(&path).unwrap().default, [Requirement::Reject]);
-        std::fs::write(&path, " ".repeat(5 << 20)).unwrap();
-        assert!(matches!(Policy::load(&path), Err(LoadError::TooLarge { .. })));
+        let key = "QUJD".repeat(5 << 18);
+        let large = format!(r#"{{"default":[{{"type":"signedBy","keyType":"GPGKeys","keyData":"{key}"}}]}}"#);
+        std::fs::write(&path, large).unwrap();
+        assert!(matches!(Policy::load(&path).unwrap().default[..], [Requirement::SignedBy(_)]), "5 MiB of keys");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(POLICY_LIMIT + 1).unwrap();
+        let error = Policy::load(&path).unwrap_err();
+        assert!(matches!(error, LoadError::TooLarge { .. }) && error.to_string().contains("larger than 67108864"));
     }
 
     #[test]

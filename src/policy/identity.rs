@@ -206,6 +206,19 @@ mod tests {
             (r#"{"type":"remapIdentity","prefix":"a.b","signedPrefix":"c/d:t"}"#, r#"prefix "c/d:t" is not valid"#),
             (r#"{"type":"remapIdentity","prefix":"","signedPrefix":"c"}"#, r#"prefix "" is not valid"#),
             (r#"{"type":"remapIdentity","prefix":"a_b/c","signedPrefix":"c"}"#, r#"prefix "a_b/c" is not valid"#),
+            (
+                r#"{"type":"exactReference","dockerReference":"[::1]/a:1"}"#,
+                r#"Invalid format of dockerReference "[::1]/a:1": invalid reference format"#,
+            ),
+            (
+                r#"{"type":"exactRepository","dockerRepository":"[::1]/a"}"#,
+                r#"Invalid format of dockerRepository "[::1]/a": invalid reference format"#,
+            ),
+            (
+                r#"{"type":"remapIdentity","prefix":"[::1]:5000","signedPrefix":"a.b"}"#,
+                r#"prefix "[::1]:5000" is not valid"#,
+            ),
+            (r#"{"type":"remapIdentity","prefix":"a.b","signedPrefix":"[::1]"}"#, r#"prefix "[::1]" is not valid"#),
             (r#"{"type":"remapIdentity","prefix":"a/B","signedPrefix":"c"}"#, r#"prefix "a/B" is not valid"#),
         ] {
             assert_eq!(parse(json), Err(sentence.to_owned()), "{json}");
@@ -214,7 +227,6 @@ mod tests {
             r#"{"type":"exactRepository","dockerRepository":"busybox:tag"}"#,
             r#"{"type":"remapIdentity","prefix":"shortname","signedPrefix":"ns/shortname"}"#,
             r#"{"type":"remapIdentity","prefix":"host:5000","signedPrefix":"Host.b/a__b/c"}"#,
-            r#"{"type":"remapIdentity","prefix":"[::1]:5000/x","signedPrefix":"a.b"}"#,
         ] {
             assert!(parse(fine).is_ok(), "{fine}");
         }
@@ -252,6 +264,7 @@ mod tests {
             ("busybox:1", "busybox:1 ", [false, false, false]),
             ("busybox:1", "docker://busybox:1", [false, false, false]),
             ("", "busybox:1", [false, false, false]),
+            ("a.b/x:1", "[::1]/x:1", [false, false, false]),
         ] {
             let got = [exact, default, repository].map(|json| accepts(json, image, signed));
             assert_eq!(got, row, "image {image:?}, signed {signed:?}");

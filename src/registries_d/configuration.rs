@@ -1,7 +1,7 @@
 //! All files as one configuration: nothing may be defined twice
 //! (spec containers-image 1.2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +75,8 @@ pub struct Configuration {
     pub default_docker: Option<Placed>,
     /// Each key under `docker`, as it is written.
     pub docker: BTreeMap<String, Placed>,
+    /// The keys of each file: there can be thousands of both.
+    by_file: HashMap<PathBuf, Vec<String>>,
 }
 
 impl Configuration {
@@ -90,6 +92,12 @@ impl Configuration {
             }
         }
         Ok(configuration)
+    }
+
+    /// Lists what one file has under `docker`, in the order of the keys.
+    pub fn of_file(&self, path: &Path) -> impl Iterator<Item = (&str, &Placed)> {
+        let names = self.by_file.get(path).into_iter().flatten();
+        names.filter_map(|name| Some((name.as_str(), self.docker.get(name)?)))
     }
 
     /// Adds one file's content.
@@ -113,6 +121,7 @@ impl Configuration {
                 let (first, second) = (first.path.clone(), path.to_owned());
                 return Err(ConfigurationError::NamespaceTwice { namespace, first, second });
             }
+            self.by_file.entry(path.to_owned()).or_default().push(namespace.clone());
             self.docker.insert(namespace, placed(section));
         }
         Ok(())
@@ -144,6 +153,8 @@ mod tests {
         .unwrap();
         assert_eq!(configuration.docker.keys().collect::<Vec<_>>(), ["A", "a", "b"]);
         assert_eq!(configuration.docker["b"].path, Path::new("/d/b.yaml"));
+        let of = |path: &str| configuration.of_file(Path::new(path)).map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!((of("/d/a.yaml"), of("/d/b.yaml"), of("/d/c.yaml")), (vec!["a"], vec!["A", "b"], vec![]));
         assert_eq!(configuration.default_docker.unwrap().path, Path::new("/d/b.yaml"));
     }
 

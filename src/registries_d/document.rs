@@ -10,8 +10,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::yaml::{self, Kind, Node, Step, YamlError};
 use crate::go;
 
-/// No file is told more than so many errors at once.
+/// No file is told more than so many errors at once, a large one less: each line number costs a
+/// reading of the file.
 const ERROR_LIMIT: usize = 100;
+/// How many bytes are read again for line numbers, about.
+const READ_AGAIN: usize = 4 * 1024 * 1024;
 /// How many plain scalars with a `?` are looked at closer; more stand in no file of a sane mind.
 const DOUBT_LIMIT: usize = 256;
 /// How deep mappings may merge into each other.
@@ -104,7 +107,9 @@ impl Document {
     /// [`YamlError`], which prints as `yaml: …` as yaml.v3's errors do.
     pub fn parse(bytes: &[u8]) -> Result<Self, YamlError> {
         let root = yaml::parse(bytes)?;
-        let mut decoder = Decoder { source: bytes, path: Vec::new(), merge_depth: 0, doubts: 0, errors: Vec::new() };
+        let error_limit = READ_AGAIN.checked_div(bytes.len()).unwrap_or(ERROR_LIMIT).clamp(3, ERROR_LIMIT);
+        let mut decoder =
+            Decoder { source: bytes, path: Vec::new(), merge_depth: 0, doubts: 0, errors: Vec::new(), error_limit };
         if !bytes.contains(&b'{') {
             decoder.doubts = DOUBT_LIMIT;
         }
@@ -178,6 +183,7 @@ struct Decoder<'a> {
     /// How many plain scalars had a `?`, each of which costs a reading of the file.
     doubts: usize,
     errors: Vec<String>,
+    error_limit: usize,
 }
 
 impl Decoder<'_> {
@@ -189,7 +195,7 @@ impl Decoder<'_> {
     }
 
     fn error(&mut self, text: impl FnOnce(&Self) -> String) {
-        if self.errors.len() < ERROR_LIMIT {
+        if self.errors.len() < self.error_limit {
             let text = text(self);
             self.errors.push(text);
         }
@@ -295,23 +301,27 @@ impl Decoder<'_> {
     }
 
     fn keys_are_unique(&mut self, entries: &[(Node, Node)]) -> bool {
-        let mut places: HashMap<(u8, &str), Vec<usize>> = HashMap::new();
-        for (at, (key, _)) in entries.iter().enumerate() {
-            // Keys are compared by kind and written text; all lists are alike, and all mappings.
+        // Keys are compared by kind and written text; all lists are alike, and all mappings.
+        fn compared(key: &Node) -> (u8, &str) {
             let kind = match key.kind {
                 Kind::Sequence(_) => 1,
                 Kind::Mapping(_) => 2,
                 _ => 0,
             };
-            places.entry((kind, &key.text)).or_default().push(at);
+            (kind, &key.text)
+        }
+        let mut places: HashMap<(u8, &str), Vec<usize>> = HashMap::new();
+        for (at, (key, _)) in entries.iter().enumerate() {
+            places.entry(compared(key)).or_default().push(at);
         }
         places.retain(|_, group| group.len() > 1);
         let mut unique = true;
         for (at, (key, _)) in entries.iter().enumerate() {
-            let same = places.values().find(|group| group.contains(&at));
-            for again in same.into_iter().flatten().filter(|again| **again > at) {
+            let same = places.get(&compared(key));
+            let later = same.map(|group| group.get(group.partition_point(|other| *other <= at)..).unwrap_or_default());
+            for again in later.unwrap_or_default() {
                 unique = false;
-                if self.errors.len() >= ERROR_LIMIT {
+                if self.errors.len() >= self.error_limit {
                     return false;
                 }
                 let first = self.under(Step::Key(at), |decoder| yaml::line(decoder.source, &decoder.path));

@@ -13,6 +13,8 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
+use crate::host::{NESTING_LIMIT, too_deep};
+
 /// How many nodes aliases may make of a document beyond its own bytes (yaml.v3 begins to doubt at
 /// 400,000 too).
 const NODE_BUDGET: usize = 400_000;
@@ -139,6 +141,9 @@ pub(super) enum Step {
 /// # Errors
 /// [`YamlError::Syntax`]: not YAML, an unknown anchor, aliases without measure.
 pub(super) fn parse(bytes: &[u8]) -> Result<Node, YamlError> {
+    if let Some(line) = too_deep(bytes) {
+        return Err(YamlError::Syntax(format!("line {line}: exceeded max depth of {NESTING_LIMIT}")));
+    }
     let budget = Cell::new(NODE_BUDGET.saturating_add(bytes.len()));
     let kinds = KindSeed { place: Place::Document, budget: &budget, source: bytes };
     let mut root = read(bytes, kinds)?;

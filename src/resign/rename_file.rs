@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 
 use super::rename::Origin;
+use crate::host::{NESTING_LIMIT, too_deep};
 
 /// The largest file that is read.
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
@@ -83,6 +84,11 @@ impl RenameFile {
     /// # Errors
     /// [`RenameFileError::Form`], also for unknown and doubled members.
     pub fn parse(path: &str, text: &str) -> Result<Self, RenameFileError> {
+        if let Some(line) = too_deep(text.as_bytes()) {
+            let reason =
+                format!("brackets lie deeper in each other than the {NESTING_LIMIT} that are read, or deep too often");
+            return Err(RenameFileError::Form { path: format!("{path}:{line}"), reason });
+        }
         // An empty document has no rules; a list or a word at the top is a mistake.
         let document: Option<Document> = serde_yaml::from_str(text).map_err(|e| {
             let line = e.location().map(|at| format!(":{}", at.line())).unwrap_or_default();

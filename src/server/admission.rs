@@ -198,7 +198,7 @@ pub(super) fn store_problem(error: &StoreError) -> Problem {
         StoreError::Unwritable { .. } => Problem::Denied(
             "the store has no place under this name: it is too long, or something else is in its way".to_owned(),
         ),
-        error if error.is_unavailable() => Problem::Store(Shape::Registry),
+        error if error.is_unavailable() => Problem::unread(error, Shape::Registry),
         _ => Problem::Internal,
     }
 }

@@ -14,7 +14,10 @@ use super::passwords::FAILURE_WINDOW;
 use crate::escape;
 use crate::image::Digest;
 use crate::metrics::Outcome;
+use crate::store::StoreError;
 
+/// How long a client is asked to wait for the end of a file that somebody is writing, in seconds.
+const UNFINISHED_SECONDS: u64 = 1;
 /// How long a client is asked to wait when nobody knows better, in seconds.
 const RETRY_SECONDS: u64 = 5;
 /// The longest reason that is told or logged, in characters: some repeat what a stranger sent.
@@ -44,6 +47,8 @@ pub(super) enum Problem {
     Method(Shape, &'static str),
     /// The store fails, which is never the same as having nothing.
     Store(Shape),
+    /// Somebody is writing a file of the set in place.
+    Unfinished(Shape),
     /// The upload is no acceptable signature; the reason is for the uploader.
     Invalid(String),
     /// The upload is longer than allowed.
@@ -98,6 +103,14 @@ pub(super) enum Problem {
 }
 
 impl Problem {
+    /// Tells that a set cannot be read.
+    pub(super) fn unread(error: &StoreError, shape: Shape) -> Self {
+        match error {
+            StoreError::Unfinished(_) => Self::Unfinished(shape),
+            _ => Self::Store(shape),
+        }
+    }
+
     /// Says in a few words why, for the log.
     pub(super) fn reason(&self) -> String {
         match self {
@@ -121,7 +134,7 @@ impl Problem {
     /// Returns what is counted, where the status does not say it all.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         match self {
-            Self::Store(_) => Some(Outcome::StoreFailing),
+            Self::Store(_) | Self::Unfinished(_) => Some(Outcome::StoreFailing),
             Self::UpstreamUnreachable => Some(Outcome::UpstreamUnreachable),
             Self::UpstreamTimeout => Some(Outcome::UpstreamTimeout),
             Self::UpstreamFailing(..) => Some(Outcome::UpstreamFailing),
@@ -210,6 +223,17 @@ impl Problem {
                     Shape::Registry => registry(status, "UNAVAILABLE", message, None),
                 };
                 retry_later(answer, None)
+            }
+            Self::Unfinished(shape) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let message = "a signature of this image is being written at the moment";
+                let answer = match shape {
+                    Shape::Plain => {
+                        plain(status, "a signature of this image is being written at the moment\n", NOT_KEPT)
+                    }
+                    Shape::Registry => registry(status, "UNAVAILABLE", message, None),
+                };
+                retry_later(answer, Some(HeaderValue::from(UNFINISHED_SECONDS)))
             }
             Self::Invalid(reason) => {
                 let reason = shorten(&reason, REASON_SHOWN);
@@ -357,6 +381,8 @@ mod tests {
             (Problem::Method(Shape::Plain, "GET, HEAD"), 405, "", false),
             (Problem::Store(Shape::Plain), 503, "", true),
             (Problem::Store(Shape::Registry), 503, "UNAVAILABLE", true),
+            (Problem::Unfinished(Shape::Plain), 503, "", true),
+            (Problem::Unfinished(Shape::Registry), 503, "UNAVAILABLE", true),
             (Problem::Invalid("x".to_owned()), 400, "SIGNATURE_INVALID", false),
             (Problem::TooLarge(7), 413, "SIZE_INVALID", false),
             (Problem::Incomplete, 408, "SIZE_INVALID", false),

@@ -49,7 +49,8 @@ pub(super) async fn list(
         Manifest::Absent => Bytes::from(format!("{OPENING}{CLOSING}")),
         Manifest::Readable => {
             let address = address(prefix, name, digest)?;
-            let set: Arc<SignatureSet> = sets.get(address).await.map_err(|_| Problem::Store(Shape::Registry))?;
+            let set = sets.get(address).await;
+            let set: Arc<SignatureSet> = set.map_err(|error| Problem::unread(&error, Shape::Registry))?;
             set.listing.get_or_init(|| render(name, digest, &set.entries)).clone()
         }
     };

@@ -2,7 +2,7 @@
 //!
 //! N is a position in the ordered set, so that a gap in the store hides nothing from a client.
 //! 404 means "no more" and nothing else; a failing store is 503, which ends a pull with an error
-//! instead of a wrong "unsigned".
+//! instead of a wrong "unsigned". So is a file that another program is writing in place.
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -35,12 +35,12 @@ pub(super) async fn serve(
     let position = position(&address).ok_or(Problem::NoSuchSignature)?;
     let entry = match address.set.layout() {
         Layout::Image => {
-            let set = sets.get(address.set).await.map_err(|_| Problem::Store(Shape::Plain))?;
+            let set = sets.get(address.set).await.map_err(|error| Problem::unread(&error, Shape::Plain))?;
             set.entries.get(position - 1).cloned()
         }
         Layout::Release => {
             let at = Box::pin(releases.at(sets, address.set, position, visible));
-            at.await.map_err(|_| Problem::Store(Shape::Plain))?
+            at.await.map_err(|error| Problem::unread(&error, Shape::Plain))?
         }
     };
     Ok(answer(method, headers, entry.ok_or(Problem::NoSuchSignature)?))

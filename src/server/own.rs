@@ -25,7 +25,8 @@ impl Own {
     pub(super) fn new(client: RegistryClient, name: &str, origin: &HttpOrigin) -> Self {
         let plain = |text: &str| Repository::parse(&format!("{text}/x")).is_ok_and(|r| r.domain() == text);
         let domain = match (name, origin.authority()) {
-            ("", authority) if plain(authority) => authority.to_owned(),
+            // No image name has an IPv6 literal, but credentials are kept under it all the same.
+            ("", authority) if plain(authority) || authority.starts_with('[') => authority.to_owned(),
             ("", _) => format!("{}:{}", origin.host(), origin.port()),
             (name, _) => name.to_owned(),
         };
@@ -63,7 +64,7 @@ impl Upstream {
 
     async fn own_authorization(&self, ways: &[Challenge], repository: &str, renew: bool) -> Option<HeaderValue> {
         let own = self.own.as_ref()?;
-        let repository = Repository::parse(&format!("{}/{repository}", own.domain)).ok()?;
+        let repository = Repository::of_registry(&own.domain, repository).ok()?;
         let asked = own.client.pull_authorization(&self.http, ways, &repository, own.plain_allowed, renew).await;
         asked.unwrap_or_else(|error| {
             tracing::warn!(upstream = %self.origin, error = %error, "the server's own credentials are of no use");

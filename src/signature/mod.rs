@@ -2,6 +2,7 @@
 
 mod attachment;
 mod blob;
+mod form;
 mod payload;
 
 pub use attachment::{
@@ -9,4 +10,5 @@ pub use attachment::{
     SigstoreAttachment,
 };
 pub use blob::{BLOB_LIMIT, BlobError, BlobKind, classify, simple_signing};
+pub use form::Form;
 pub use payload::{Claim, ClaimError};

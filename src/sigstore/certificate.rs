@@ -1,14 +1,15 @@
 //! Certificates: reading them, and asking rustls-webpki for a path to a trusted root.
 //!
-//! Paths are built and checked by webpki alone. What Go also checks and webpki leaves to its
-//! caller is checked here on what webpki found: a root's own validity, constraints and usages
-//! (to webpki a root is only a name and a key), and the right of every issuer to sign
-//! certificates. These checks can only refuse.
+//! Paths are built and checked by webpki. What Go also checks and webpki leaves to its caller is
+//! checked here on what webpki found: a root's own validity, constraints and usages (to webpki a
+//! root is only a name and a key), and the right of every issuer to sign certificates. These checks
+//! can only refuse. Where webpki refuses for name constraints alone, it is asked whether Go, which
+//! knows more kinds of names, finds a `path`.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{
     EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, RequiredEkuNotFoundContext, VerifiedPath,
     aws_lc_rs as alg,
@@ -21,7 +22,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, NameConstraints, SubjectAltName};
 
 use super::key::{KeyError, PublicKey};
-use super::pem;
+use super::{hostname, path, pem};
 use crate::go;
 
 /// The most certificates, root included, that a signature may bring along. Real ones bring two or
@@ -35,7 +36,7 @@ const CODE_SIGNING_BYTES: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
 const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 
 /// The signatures that may hold a path together: no SHA-1, no RSA under 2048 bits.
-const PATH_ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+pub(super) const PATH_ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     alg::ECDSA_P256_SHA256,
     alg::ECDSA_P256_SHA384,
     alg::ECDSA_P256_SHA512,
@@ -133,7 +134,7 @@ pub(super) fn read_chain(text: &str) -> Result<Vec<CertificateDer<'static>>, Cer
     Ok(chain)
 }
 
-fn parse(der: &[u8]) -> Result<Certificate, CertificateError> {
+pub(super) fn parse(der: &[u8]) -> Result<Certificate, CertificateError> {
     let certificate = Certificate::from_der(der).map_err(malformed)?;
     let extensions = certificate.tbs_certificate().extensions().map_or(&[][..], Vec::as_slice);
     let mut seen = std::collections::BTreeSet::new();
@@ -145,11 +146,11 @@ fn parse(der: &[u8]) -> Result<Certificate, CertificateError> {
     Ok(certificate)
 }
 
-fn malformed(error: x509_cert::der::Error) -> CertificateError {
+pub(super) fn malformed(error: x509_cert::der::Error) -> CertificateError {
     CertificateError::Malformed(error.to_string())
 }
 
-fn extension<'a, T: Decode<'a, Error = x509_cert::der::Error> + AssociatedOid>(
+pub(super) fn extension<'a, T: Decode<'a, Error = x509_cert::der::Error> + AssociatedOid>(
     certificate: &'a Certificate,
 ) -> Result<Option<T>, CertificateError> {
     certificate.tbs_certificate().get_extension::<T>().map(|found| found.map(|(_, value)| value)).map_err(malformed)
@@ -206,14 +207,18 @@ impl Leaf {
 
     /// Checks that the certificate is for `hostname` (a DNS name or an IP address).
     pub fn verify_hostname(&self, hostname: &str) -> Result<(), CertificateError> {
-        let end_entity = EndEntityCert::try_from(&self.der).map_err(|e| CertificateError::Path(e.to_string()))?;
-        let bare = hostname.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hostname);
-        let matched =
-            ServerName::try_from(bare).is_ok_and(|name| end_entity.verify_is_valid_for_subject_name(&name).is_ok());
-        if matched {
+        let found = extension::<SubjectAltName>(&self.certificate)?;
+        let (mut valid, mut addresses) = (Vec::new(), Vec::new());
+        for name in found.iter().flat_map(|names| &names.0) {
+            match name {
+                GeneralName::DnsName(name) => valid.push(name.as_str()),
+                GeneralName::IpAddress(octets) => addresses.push(octets.as_bytes()),
+                _ => {}
+            }
+        }
+        if hostname::is_for(hostname, &valid, &addresses) {
             return Ok(());
         }
-        let valid: Vec<&str> = end_entity.valid_dns_names().collect();
         let valid = if valid.is_empty() { "no host".to_owned() } else { valid.join(", ") };
         Err(CertificateError::Hostname { valid, wanted: hostname.to_owned() })
     }
@@ -233,7 +238,9 @@ impl Leaf {
         for root in roots {
             let reason = RefCell::new(None);
             let check = |path: &VerifiedPath<'_>| {
-                root.may_issue(path, since_epoch).map_err(|error| {
+                let between = path.intermediate_certificates().map(|issuer| parse(&issuer.der())).collect();
+                let between: Result<Vec<_>, _> = between;
+                between.and_then(|between| root.may_issue(&between, since_epoch)).map_err(|error| {
                     *reason.borrow_mut() = Some(error);
                     webpki::Error::UnknownIssuer
                 })
@@ -256,8 +263,27 @@ impl Leaf {
                 (None, error) => refusal = refusal.or_else(|| Some(CertificateError::Path(error.to_string()))),
             }
         }
+        // Of several paths webpki tells the fault of one, which need not be the one for its names.
+        if constrained(roots, intermediates)? && path::exists(&self.certificate, roots, intermediates, since_epoch)? {
+            return Ok(());
+        }
         Err(refusal.unwrap_or_else(|| CertificateError::Path(webpki::Error::UnknownIssuer.to_string())))
     }
+}
+
+/// Whether any issuer has name constraints.
+fn constrained(roots: &[Root], intermediates: &[CertificateDer<'static>]) -> Result<bool, CertificateError> {
+    for root in roots {
+        if extension::<NameConstraints>(&root.certificate)?.is_some() {
+            return Ok(true);
+        }
+    }
+    for intermediate in intermediates {
+        if extension::<NameConstraints>(&parse(intermediate)?)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Go's rule for nested purposes: a certificate that names purposes must name this one, or any.
@@ -287,9 +313,18 @@ impl ExtendedKeyUsageValidator for ForCodeSigning {
 pub(super) struct Root {
     anchor: TrustAnchor<'static>,
     certificate: Certificate,
+    der: CertificateDer<'static>,
 }
 
 impl Root {
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
     /// Reads roots as Go fills a pool: what is no certificate is skipped. Empty if none is left.
     pub fn read_pool(text: &[u8]) -> Vec<Self> {
         let mut roots = Vec::new();
@@ -307,24 +342,19 @@ impl Root {
         let certificate = parse(&der).ok()?;
         let der = CertificateDer::from(der);
         let anchor = webpki::anchor_from_trusted_cert(&der).ok()?.to_owned();
-        Some(Self { anchor, certificate })
+        Some(Self { anchor, certificate, der })
     }
 
     fn name(&self) -> String {
         self.certificate.tbs_certificate().subject().to_string()
     }
 
-    /// Checks what webpki does not: that this root could issue `path` at this time, and that
-    /// every issuer between may sign certificates.
-    fn may_issue(&self, path: &VerifiedPath<'_>, since_epoch: Duration) -> Result<(), CertificateError> {
+    /// Checks what webpki does not: that this root could issue the path with these intermediates at
+    /// this time, and that every one of them may sign certificates.
+    pub fn may_issue(&self, path: &[Certificate], since_epoch: Duration) -> Result<(), CertificateError> {
         let refuse = |reason| Err(CertificateError::Root { name: self.name(), reason });
         let tbs = self.certificate.tbs_certificate();
-        let validity = tbs.validity();
-        // Whole seconds, and both ends belong to the time of validity.
-        let now = since_epoch.as_secs();
-        if now < validity.not_before.to_unix_duration().as_secs()
-            || now > validity.not_after.to_unix_duration().as_secs()
-        {
+        if !is_valid_at(&self.certificate, since_epoch) {
             return Err(CertificateError::RootTime(self.name()));
         }
         let known =
@@ -335,21 +365,17 @@ impl Root {
         let Some(constraints) = extension::<BasicConstraints>(&self.certificate)?.filter(|found| found.ca) else {
             return refuse("it is no certificate authority");
         };
-        let between = path.intermediate_certificates().count();
-        if constraints.path_len_constraint.is_some_and(|most| between > usize::from(most)) {
+        if constraints.path_len_constraint.is_some_and(|most| path.len() > usize::from(most)) {
             return refuse("too many intermediates for its path length constraint");
         }
         if !signs_certificates(&self.certificate)? {
             return refuse("its key usage does not have certificate signing");
         }
-        if let Some(purposes) = extension::<ExtendedKeyUsage>(&self.certificate)?
-            && !purposes.0.iter().any(|purpose| [CODE_SIGNING, ANY_PURPOSE].contains(purpose))
-        {
+        if !for_code_signing(&self.certificate)? {
             return refuse("its extended key usage does not have code signing");
         }
-        for issuer in path.intermediate_certificates() {
-            let issuer = parse(&issuer.der())?;
-            if !signs_certificates(&issuer)? {
+        for issuer in path {
+            if !signs_certificates(issuer)? {
                 return Err(CertificateError::Intermediate(issuer.tbs_certificate().subject().to_string()));
             }
         }
@@ -357,7 +383,20 @@ impl Root {
     }
 }
 
+/// Whole seconds, and both ends belong to the time of validity.
+pub(super) fn is_valid_at(certificate: &Certificate, since_epoch: Duration) -> bool {
+    let validity = certificate.tbs_certificate().validity();
+    let valid = validity.not_before.to_unix_duration().as_secs()..=validity.not_after.to_unix_duration().as_secs();
+    valid.contains(&since_epoch.as_secs())
+}
+
+/// A certificate that names no purposes may be used for all.
+pub(super) fn for_code_signing(certificate: &Certificate) -> Result<bool, CertificateError> {
+    let purposes = extension::<ExtendedKeyUsage>(certificate)?;
+    Ok(purposes.is_none_or(|purposes| purposes.0.iter().any(|one| [CODE_SIGNING, ANY_PURPOSE].contains(one))))
+}
+
 /// A certificate without a key usage may be used for all.
-fn signs_certificates(certificate: &Certificate) -> Result<bool, CertificateError> {
+pub(super) fn signs_certificates(certificate: &Certificate) -> Result<bool, CertificateError> {
     Ok(extension::<KeyUsage>(certificate)?.is_none_or(|usage| usage.key_cert_sign()))
 }

@@ -12,7 +12,10 @@
 
 mod certificate;
 mod fulcio;
+mod hostname;
 mod key;
+mod name_constraints;
+mod path;
 mod pem;
 mod pki;
 mod rekor;

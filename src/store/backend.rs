@@ -21,9 +21,19 @@ pub(super) struct Snapshot {
     pub(super) shaken: bool,
     /// Something listed was no longer there or another when it was read.
     pub(super) missing: bool,
+    /// Numbers that are taken by what is no signature, ascending: a folder, a pipe, a link to
+    /// nowhere, a file that stays empty.
+    pub(super) taken: Vec<u32>,
+    /// This number's file is empty or cut off, and so young that somebody may be writing it.
+    pub(super) unfinished: Option<u32>,
 }
 
 impl Snapshot {
+    /// A set of nothing.
+    pub(super) fn empty() -> Self {
+        Self { signatures: Vec::new(), shaken: false, missing: false, taken: Vec::new(), unfinished: None }
+    }
+
     /// Tells whether this look, with what the one before saw, is the truth.
     ///
     /// While somebody moves files, one look may miss what a second finds elsewhere. Two that see
@@ -39,17 +49,30 @@ impl Snapshot {
 pub(super) struct Found {
     /// The number under which the same bytes are already, durably, stored.
     pub(super) same: Option<u32>,
-    /// The highest number; 0 for an empty set.
+    /// The highest number of a signature; 0 for an empty set.
     pub(super) highest: u32,
+    /// As [`Snapshot::taken`].
+    pub(super) taken: Vec<u32>,
     /// A remover is at work; what was found may have moved, and numbers must not be taken now.
     pub(super) unsettled: bool,
 }
 
 impl Found {
-    /// Returns the number for the next signature; `None` when no client would read it.
-    pub(super) fn next_number(&self) -> Option<u32> {
-        (self.highest < MOST_SIGNATURES).then(|| self.highest + 1)
+    /// A set of nothing.
+    pub(super) fn empty() -> Self {
+        Self { same: None, highest: 0, taken: Vec::new(), unsettled: false }
     }
+
+    /// Returns the number for the next signature; `None` when no client would read it. A number that
+    /// something else has taken is passed over: it would never become free.
+    pub(super) fn next_number(&self) -> Option<u32> {
+        (self.highest.saturating_add(1)..=MOST_SIGNATURES).find(|number| self.taken.binary_search(number).is_err())
+    }
+}
+
+/// Lists the numbers that signatures can have, where `taken` (ascending) has others.
+pub fn free_numbers(taken: &[u32]) -> impl Iterator<Item = u32> {
+    (1..=u32::MAX).filter(|number| taken.binary_search(number).is_err())
 }
 
 /// How a create-if-absent went.
@@ -158,10 +181,21 @@ mod tests {
 
     #[test]
     fn what_is_listed_and_cannot_be_read_is_never_left_out() {
-        let look = |shaken, missing| Snapshot { signatures: Vec::new(), shaken, missing };
+        let look = |shaken, missing| Snapshot { shaken, missing, ..Snapshot::empty() };
         assert!(look(false, false).is_conclusive_after(None));
         assert!(!look(true, false).is_conclusive_after(None));
         assert!(look(true, false).is_conclusive_after(Some(&[])), "a lock that a dead remover left");
         assert!(!look(true, true).is_conclusive_after(Some(&[])), "not an empty set: a failing back end");
+    }
+
+    #[test]
+    fn the_next_number_is_free() {
+        let next = |highest, taken: &[u32]| Found { highest, taken: taken.to_vec(), ..Found::empty() }.next_number();
+        assert_eq!(next(0, &[]), Some(1));
+        assert_eq!(next(1, &[2, 3, 5]), Some(4));
+        assert_eq!(next(1, &[1, 9]), Some(2));
+        assert_eq!(next(126, &[]), Some(127));
+        assert_eq!((next(126, &[127]), next(127, &[])), (None, None), "no client would read it");
+        assert_eq!(next(u32::MAX, &[]), None);
     }
 }

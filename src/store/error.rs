@@ -56,6 +56,12 @@ pub enum StoreError {
     /// An empty blob is no signature; clients fail on it.
     #[error("an empty blob is no signature and is not stored")]
     Empty,
+    /// A file of the set is empty or cut off, and so young that somebody may be writing it; trying
+    /// again later helps.
+    #[error(
+        "{0} is empty or cut off, and changed less than five seconds ago: somebody may be writing it; try again later"
+    )]
+    Unfinished(String),
     /// Somebody else is at work on the same set; trying again later helps.
     #[error("{at} is busy: {reason}")]
     Busy {
@@ -78,7 +84,7 @@ impl StoreError {
     /// Tells whether the back end is at fault and trying again later may help: 503 for a server,
     /// never 404 and never an empty list (design section 5, rule 4).
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Busy { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Busy { .. } | Self::Unfinished(_))
     }
 
     pub(super) fn unavailable(doing: impl Into<String>, reason: impl Display) -> Self {

@@ -20,6 +20,7 @@ use super::backend::{Backend, Found};
 use super::error::StoreError;
 use super::layout::{SetAddress, signature_name};
 use super::local::{LocalTree, failed};
+use super::settled::mark_whole;
 use super::signatures::{Appended, Store};
 use crate::signature::BLOB_LIMIT;
 
@@ -210,6 +211,7 @@ impl LocalTree {
             let _ = fs::remove_file(&path);
             return Err(failed("writing", &path, &error));
         }
+        mark_whole(&file, blob);
         Ok(path)
     }
 
@@ -220,11 +222,7 @@ impl LocalTree {
             for _ in 0..ATTEMPTS {
                 match give_name(&ready.file, &ready.folder.join(signature_name(number))) {
                     Ok(()) => {
-                        let before = number.saturating_sub(1);
-                        let gap = before > 0
-                            && fs::symlink_metadata(ready.folder.join(signature_name(before)))
-                                .is_err_and(|e| e.kind() == ErrorKind::NotFound);
-                        return if gap {
+                        return if self.has_gap_before(&ready.folder, number) {
                             Outcome::BehindGap(number)
                         } else {
                             Outcome::Settled(Ok(Appended::Created(number)))

@@ -11,6 +11,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -23,7 +24,8 @@ use super::backend::{Created, Found, Snapshot};
 use super::error::StoreError;
 use super::layout::{SetAddress, is_leftover, signature_name};
 use super::lease::{Attempt, Lease};
-use super::local_set::{OpenSet, open_unlinked};
+use super::local_set::{OpenSet, Reading, Size, open_unlinked};
+use super::settled::mark_whole;
 use super::signatures::StoredSignature;
 use super::staging::Staging;
 
@@ -78,17 +80,22 @@ impl LocalTree {
     /// Reads a set. Unless `alone` (the caller has the lease), a shared lock keeps removers out
     /// meanwhile: one could move a file from a number yet to be read to one that was.
     pub(super) fn read(&self, at: &SetAddress, limit: u64, alone: bool) -> Result<Snapshot, StoreError> {
-        let mut snapshot = Snapshot { signatures: Vec::new(), shaken: false, missing: false };
+        let mut snapshot = Snapshot::empty();
         let Some(set) = OpenSet::open(self, at)? else { return Ok(snapshot) };
         snapshot.shaken = !alone && !set.keep_removers_out();
         let mut left = limit;
         for entry in set.entries()? {
             match set.read(entry, left)? {
-                Some(bytes) => {
+                Reading::Bytes(bytes) => {
                     left = left.saturating_sub(bytes.len() as u64);
                     snapshot.signatures.push(StoredSignature { number: entry.number, bytes });
                 }
-                None => (snapshot.shaken, snapshot.missing) = (true, true),
+                Reading::Taken => snapshot.taken.push(entry.number),
+                Reading::Unfinished => {
+                    snapshot.unfinished = Some(entry.number);
+                    break;
+                }
+                Reading::Gone => (snapshot.shaken, snapshot.missing) = (true, true),
             }
         }
         Ok(snapshot)
@@ -101,25 +108,35 @@ impl LocalTree {
 
     /// As [`LocalTree::find`]; without `flush` the caller sees to durability.
     pub(super) fn look_for(&self, at: &SetAddress, blob: &[u8], flush: bool) -> Result<Found, StoreError> {
-        let mut found = Found { same: None, highest: 0, unsettled: false };
+        let mut found = Found::empty();
         let Some(set) = OpenSet::open(self, at)? else { return Ok(found) };
         found.unsettled = !set.keep_removers_out();
-        let entries = set.entries()?;
-        found.highest = entries.last().map_or(0, |entry| entry.number);
-        for entry in entries {
-            // A file of another length is another signature.
-            if set.length(entry)? != Some(blob.len() as u64) {
+        for entry in set.entries()? {
+            let size = set.size(entry)?;
+            if size == Size::Taken {
+                found.taken.push(entry.number);
                 continue;
             }
-            if set.read(entry, u64::MAX)?.is_some_and(|stored| *stored == *blob) {
-                // "Already there" is a promise too: whoever wrote it may not have flushed it yet.
-                if flush {
-                    let path = set.path.join(signature_name(entry.number));
-                    let flushed = File::open(&path).and_then(|file| file.sync_all());
-                    flushed.and_then(|()| self.flush_folders(&set.path)).map_err(|e| failed("flushing", &path, &e))?;
+            found.highest = entry.number;
+            // A file of another length is another signature.
+            if size != Size::Bytes(blob.len() as u64) {
+                continue;
+            }
+            match set.read(entry, u64::MAX)? {
+                Reading::Bytes(stored) if *stored == *blob => {
+                    // "Already there" is a promise too: whoever wrote it may not have flushed it yet.
+                    if flush {
+                        let path = set.path.join(signature_name(entry.number));
+                        let flushed = open_file(&path).and_then(|file| file.sync_all());
+                        let flushed = flushed.and_then(|()| self.flush_folders(&set.path));
+                        flushed.map_err(|error| failed("flushing", &path, &error))?;
+                    }
+                    found.same = Some(entry.number);
+                    break;
                 }
-                found.same = Some(entry.number);
-                break;
+                // Whether it becomes the same is seen when it is whole.
+                Reading::Unfinished => found.unsettled = true,
+                Reading::Bytes(_) | Reading::Taken | Reading::Gone => {}
             }
         }
         Ok(found)
@@ -129,7 +146,10 @@ impl LocalTree {
         let folder = self.make_folder(at)?;
         let path = folder.join(signature_name(number));
         let (mut file, staged) = self.stage(&path)?;
-        let written = file.write_all(blob).and_then(|()| if self.fsync { file.sync_all() } else { Ok(()) });
+        let written = file.write_all(blob).and_then(|()| {
+            mark_whole(&file, blob);
+            if self.fsync { file.sync_all() } else { Ok(()) }
+        });
         drop(file);
         let linked = written.and_then(|()| fs::hard_link(&staged, &path));
         // Before the flush of the folder, so that it is gone for good with the same flush.
@@ -149,11 +169,25 @@ impl LocalTree {
         if self.fsync {
             self.flush_folders(&folder).map_err(|error| failed("flushing", &folder, &error))?;
         }
-        let before = number.saturating_sub(1);
-        if before > 0 && fs::symlink_metadata(folder.join(signature_name(before))).is_err_and(|e| is_missing(&e)) {
-            return Ok(Created::AfterGap);
+        Ok(if self.has_gap_before(&folder, number) { Created::AfterGap } else { Created::Done })
+    }
+
+    /// Tells whether the number before is missing. One that is taken by no signature was passed over,
+    /// and then the one before that counts.
+    pub(super) fn has_gap_before(&self, folder: &Path, number: u32) -> bool {
+        for before in (1..number).rev() {
+            let path = folder.join(signature_name(before));
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_file() && found.len() > 0 => return false,
+                Ok(found) if found.is_symlink() => match self.inside(&path) {
+                    Ok(target) if target.as_ref().is_none_or(|target| !target.is_file()) => {}
+                    _ => return false,
+                },
+                Ok(_) => {}
+                Err(error) => return is_missing(&error),
+            }
         }
-        Ok(Created::Done)
+        false
     }
 
     pub(super) fn delete(&self, at: &SetAddress, number: u32) -> Result<(), StoreError> {
@@ -172,7 +206,7 @@ impl LocalTree {
 
     pub(super) fn try_lease(&self, at: &SetAddress) -> Result<Attempt, StoreError> {
         let Some(path) = self.folder(at)? else { return Ok(Attempt::NoSet) };
-        let folder = match File::open(&path) {
+        let folder = match open_folder(&path) {
             Ok(folder) => folder,
             Err(error) if is_missing(&error) => return Ok(Attempt::NoSet),
             Err(error) => return Err(failed("opening", &path, &error)),
@@ -337,7 +371,21 @@ fn create_root(folder: &Path, fsync: bool) -> io::Result<()> {
 }
 
 fn flush(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    open_folder(folder)?.sync_all()
+}
+
+/// Opens a folder, and nothing else: opening a pipe would wait for a writer.
+fn open_folder(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(bits(OFlags::DIRECTORY)).open(path)
+}
+
+/// Opens a file for reading; should it have become a pipe, without waiting for a writer.
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(bits(OFlags::NONBLOCK)).open(path)
+}
+
+fn bits(flags: OFlags) -> i32 {
+    flags.bits().cast_signed()
 }
 
 /// A name that cannot exist is missing like one that does not.

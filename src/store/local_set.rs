@@ -8,12 +8,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fstat, openat, openat2, statat};
 use rustix::io::Errno;
 
 use super::error::StoreError;
 use super::layout::{SetAddress, signature_name, signature_number};
 use super::local::{LocalTree, failed, is_missing};
+use super::settled::{Standing, is_young_file, standing};
 use super::signatures::SET_LIMIT;
 use crate::signature::BLOB_LIMIT;
 
@@ -40,12 +41,44 @@ pub(super) fn open_unlinked(path: &Path, flags: OFlags) -> Result<Option<OwnedFd
     }
 }
 
-/// A signature's file.
+/// Something that has a signature's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
     pub(super) number: u32,
-    /// It is a link to a file inside the tree.
-    link: bool,
+    kind: EntryKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum EntryKind {
+    File,
+    /// A link to a file inside the tree.
+    Link,
+    /// No file: a folder, a pipe, a link out of the tree or to nowhere.
+    Other,
+}
+
+/// What came of reading an entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// A signature's bytes.
+    Bytes(Bytes),
+    /// It is no file, or a file that stays empty: its number is taken, and nothing is there to read.
+    Taken,
+    /// Somebody may be writing it.
+    Unfinished,
+    /// It is gone by now.
+    Gone,
+}
+
+/// How much an entry holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    /// A signature of so many bytes.
+    Bytes(u64),
+    /// As [`Reading::Taken`].
+    Taken,
+    /// It is gone by now.
+    Gone,
 }
 
 /// A set's folder.
@@ -86,7 +119,7 @@ impl<'a> OpenSet<'a> {
         !matches!(self.folder.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
-    /// Lists the signatures, in the order of their numbers.
+    /// Lists what has a signature's name, in the order of the numbers.
     pub(super) fn entries(&self) -> Result<Vec<Entry>, StoreError> {
         let mut entries = Vec::new();
         self.each(|entry| {
@@ -104,14 +137,14 @@ impl<'a> OpenSet<'a> {
     /// Tells whether there is any signature.
     pub(super) fn holds_signature(&self) -> Result<bool, StoreError> {
         let mut any = false;
-        self.each(|_| {
-            any = true;
-            Ok(false)
+        self.each(|entry| {
+            any = entry.kind != EntryKind::Other;
+            Ok(!any)
         })?;
         Ok(any)
     }
 
-    /// Hands each signature's file to `take` until that says false.
+    /// Hands all that has a signature's name to `take` until that says false.
     fn each(&self, mut take: impl FnMut(Entry) -> Result<bool, StoreError>) -> Result<(), StoreError> {
         let mut names = [MaybeUninit::uninit(); NAMES];
         let mut listing = RawDir::new(&self.folder, &mut names);
@@ -128,60 +161,72 @@ impl<'a> OpenSet<'a> {
                 continue;
             };
             let number = number.get();
-            let link = match self.kind(number, entry.file_type())? {
-                FileType::RegularFile => false,
-                FileType::Symlink => {
-                    let target = self.tree.inside(&self.path.join(signature_name(number)))?;
-                    if !target.is_some_and(|target| target.is_file()) {
-                        continue;
-                    }
-                    true
-                }
-                _ => continue,
-            };
-            if !take(Entry { number, link })? {
+            let Some(kind) = self.kind(number, entry.file_type())? else { continue };
+            if !take(Entry { number, kind })? {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Not all file systems tell in a listing what a name stands for.
-    fn kind(&self, number: u32, listed: FileType) -> Result<FileType, StoreError> {
-        if listed != FileType::Unknown {
-            return Ok(listed);
-        }
-        match statat(&self.folder, signature_name(number), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok(FileType::from_raw_mode(found.st_mode)),
-            Err(Errno::NOENT) => Ok(FileType::Unknown),
-            Err(error) => Err(self.failed(number, &error.into())),
-        }
+    /// Returns what a name stands for; `None` when it is gone by now.
+    fn kind(&self, number: u32, listed: FileType) -> Result<Option<EntryKind>, StoreError> {
+        let kind = match listed {
+            // Not all file systems tell that in a listing.
+            FileType::Unknown => match statat(&self.folder, signature_name(number), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) => FileType::from_raw_mode(found.st_mode),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(self.failed(number, &error.into())),
+            },
+            listed => listed,
+        };
+        Ok(Some(match kind {
+            FileType::RegularFile => EntryKind::File,
+            FileType::Symlink => {
+                let target = self.tree.inside(&self.path.join(signature_name(number)))?;
+                if target.is_some_and(|target| target.is_file()) { EntryKind::Link } else { EntryKind::Other }
+            }
+            _ => EntryKind::Other,
+        }))
     }
 
-    /// Returns a file's length; `None` when it is gone by now.
-    pub(super) fn length(&self, entry: Entry) -> Result<Option<u64>, StoreError> {
+    /// Returns how much an entry holds, without reading it.
+    pub(super) fn size(&self, entry: Entry) -> Result<Size, StoreError> {
+        if entry.kind == EntryKind::Other {
+            return Ok(Size::Taken);
+        }
         match statat(&self.folder, signature_name(entry.number), AtFlags::empty()) {
-            Ok(found) => Ok(u64::try_from(found.st_size).ok()),
-            Err(error) if is_missing(&error.into()) => Ok(None),
+            Ok(found) if found.st_size == 0 && !is_young_file(&found) => Ok(Size::Taken),
+            Ok(found) => Ok(Size::Bytes(u64::try_from(found.st_size).unwrap_or_default())),
+            Err(error) if is_missing(&error.into()) => Ok(Size::Gone),
             Err(error) => Err(self.failed(entry.number, &error.into())),
         }
     }
 
-    /// Reads one file, if it has at most `left` bytes; `None` when it is gone by now.
-    pub(super) fn read(&self, entry: Entry, left: u64) -> Result<Option<Bytes>, StoreError> {
-        let follow = if entry.link { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | follow;
+    /// Reads one entry, if it has at most `left` bytes.
+    pub(super) fn read(&self, entry: Entry, left: u64) -> Result<Reading, StoreError> {
+        let follow = match entry.kind {
+            EntryKind::File => OFlags::NOFOLLOW,
+            EntryKind::Link => OFlags::empty(),
+            EntryKind::Other => return Ok(Reading::Taken),
+        };
+        // Should it have become a pipe meanwhile, opening it must not wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | follow;
         let name = signature_name(entry.number);
         let open = |unnoted| openat(&self.folder, &name, flags | unnoted, Mode::empty());
         let mut file = match self.tree.read_unnoted(open) {
             Ok(file) => File::from(file),
             // It has become a link meanwhile: the next look sees where to.
-            Err(Errno::LOOP) if !entry.link => return Ok(None),
-            Err(error) if is_missing(&error.into()) => return Ok(None),
+            Err(Errno::LOOP) if entry.kind == EntryKind::File => return Ok(Reading::Gone),
+            // A socket.
+            Err(Errno::NXIO) => return Ok(Reading::Gone),
+            Err(error) if is_missing(&error.into()) => return Ok(Reading::Gone),
             Err(error) => return Err(self.failed(entry.number, &error.into())),
         };
         let limit = left.min(BLOB_LIMIT as u64);
-        let bytes = read_up_to(&mut file, limit).map_err(|error| self.failed(entry.number, &error))?;
+        let read = read_up_to(&mut file, limit).map_err(|error| self.failed(entry.number, &error))?;
+        // Another thing than was listed: the next look sees what.
+        let Some((bytes, found)) = read else { return Ok(Reading::Gone) };
         if bytes.len() > BLOB_LIMIT {
             return Err(StoreError::TooLarge(format!("{}/{}", self.at, signature_name(entry.number))));
         }
@@ -189,7 +234,11 @@ impl<'a> OpenSet<'a> {
             let limit = "the bytes that are read of one set".to_owned();
             return Err(StoreError::TooMany { at: self.at.to_string(), limit });
         }
-        Ok(Some(bytes))
+        Ok(match standing(&bytes, &found) {
+            Standing::Whole => Reading::Bytes(bytes),
+            Standing::Empty => Reading::Taken,
+            Standing::Unfinished => Reading::Unfinished,
+        })
     }
 
     fn failed(&self, number: u32, error: &io::Error) -> StoreError {
@@ -207,23 +256,33 @@ fn open_folder(path: &Path) -> Result<Option<File>, StoreError> {
     }
 }
 
-/// Reads a file to its end, or to one byte more than `limit`. Files grow: what counts is what was
-/// read, not what their length was.
-fn read_up_to(file: &mut File, limit: u64) -> io::Result<Bytes> {
+/// Reads a file to its end, or to one byte more than `limit`, and returns what the system says of it
+/// afterwards; `None` for what is no file. Files grow: what counts is what was read, not what their
+/// length was.
+fn read_up_to(file: &mut File, limit: u64) -> io::Result<Option<(Bytes, Stat)>> {
     let mut first = [0; ORDINARY];
-    let mut file = file.take(limit.saturating_add(1));
-    let mut filled = 0;
-    while let Some(rest) = first.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read(rest) {
-            Ok(0) => return Ok(Bytes::copy_from_slice(first.get(..filled).unwrap_or_default())),
-            Ok(more) => filled += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    let most = usize::try_from(limit.saturating_add(1)).unwrap_or(ORDINARY).min(ORDINARY);
+    let filled = match file.read(first.get_mut(..most).unwrap_or_default()) {
+        Ok(filled) => filled,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+        // A folder, or a pipe whose writer writes nothing.
+        Err(error) if matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::WouldBlock) => {
+            return Ok(None);
         }
+        Err(error) => return Err(error),
+    };
+    let head = first.get(..filled).unwrap_or_default();
+    let found = fstat(&*file)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        return Ok(None);
     }
-    let mut bytes = first.to_vec();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes.into())
+    // Mostly that is all of it, and one call told the end and the age.
+    if filled < most && u64::try_from(found.st_size).is_ok_and(|length| length == filled as u64) {
+        return Ok(Some((Bytes::copy_from_slice(head), found)));
+    }
+    let mut bytes = head.to_vec();
+    file.take(limit.saturating_add(1).saturating_sub(filled as u64)).read_to_end(&mut bytes)?;
+    Ok(Some((bytes.into(), fstat(&*file)?)))
 }
 
 #[cfg(test)]
@@ -250,12 +309,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = LocalTree::open(root.path(), false, true).unwrap();
+        let at = SetAddress::image(StorePath::parse("org/app").unwrap(), Digest::sha256(b"")).unwrap();
+        let folder = root.path().join(at.to_string());
+        std::fs::create_dir_all(folder.join("signature-2")).unwrap();
+        let make = |name: &str, kind| {
+            rustix::fs::mknodat(CWD, folder.join(name), kind, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        };
+        make("signature-1", FileType::Fifo);
+        make("signature-4", FileType::Socket);
+        std::os::unix::fs::symlink("nowhere", folder.join("signature-3")).unwrap();
+        std::fs::write(folder.join("file"), "\0sigstore-json\n{}").unwrap();
+        std::os::unix::fs::symlink("file", folder.join("signature-5")).unwrap();
+        let set = OpenSet::open(&tree, &at).unwrap().unwrap();
+        let entries = set.entries().unwrap();
+        assert_eq!(entries.iter().map(|entry| entry.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        let readings: Vec<_> = entries.iter().map(|entry| set.read(*entry, 100).unwrap()).collect();
+        assert_eq!(readings[..4], [Reading::Taken, Reading::Taken, Reading::Taken, Reading::Taken]);
+        assert!(matches!(readings[4], Reading::Bytes(_)), "a link to a file of the tree");
+        // Listed as files, and something else by now.
+        for number in 1..=4 {
+            let listed = Entry { number, kind: EntryKind::File };
+            assert_eq!(set.read(listed, 100).unwrap(), Reading::Gone, "{number}");
+        }
+    }
+
+    #[test]
     fn a_file_that_grows_is_read_to_its_limit() {
         let folder = tempfile::tempdir().unwrap();
         for length in [0, 1, ORDINARY - 1, ORDINARY, ORDINARY + 1, 3 * ORDINARY] {
             let path = folder.path().join("file");
             std::fs::write(&path, vec![7; length]).unwrap();
-            let read = |limit| read_up_to(&mut File::open(&path).unwrap(), limit).unwrap().len();
+            let read = |limit| read_up_to(&mut File::open(&path).unwrap(), limit).unwrap().unwrap().0.len();
             assert_eq!(read(u64::MAX), length);
             assert_eq!(read(10_000), length.min(10_001));
             assert_eq!(read(100), length.min(101));

@@ -13,6 +13,7 @@ use super::error::StoreError;
 use super::layout::{SetAddress, StorePath, is_leftover, signature_number};
 use super::local::{LocalTree, failed};
 use super::local_set::OpenSet;
+use super::settled::is_young_file;
 use super::survey::{Foreign, Stray, Surveyed};
 
 /// How many sets are looked for at a time.
@@ -236,16 +237,22 @@ impl Walker {
                 Some(set) => Stray::Leftover(set.address.clone()),
                 None => return Ok(None),
             },
-            Ok(kind) if kind.is_file() => Stray::File,
+            Ok(kind) if kind.is_file() => {
+                match signature_number(name).and_then(|_| rustix::fs::lstat(entry.path()).ok()) {
+                    Some(found) if found.st_size == 0 && !is_young_file(&found) => Stray::Empty,
+                    _ => Stray::File,
+                }
+            }
             Ok(kind) if kind.is_symlink() => match self.tree.inside(&entry.path())? {
                 Some(target) if target.is_file() => Stray::File,
                 _ => Stray::Link,
             },
-            Ok(_) => return Ok(self.stray(entry, Stray::File)),
+            Ok(_) if signature_number(name).is_some() => Stray::Obstacle,
+            Ok(_) => Stray::File,
             // Gone by now.
             Err(_) => return Ok(None),
         };
-        if signature_number(name).is_none() || matches!(stray, Stray::Link) {
+        if signature_number(name).is_none() || stray != Stray::File {
             return Ok(self.stray(entry, stray));
         }
         let Some(set) = self.stack.last_mut().and_then(|level| level.set.as_mut()) else { return Ok(None) };

@@ -15,6 +15,7 @@ use super::backend::{Created, Found, Snapshot};
 use super::error::StoreError;
 use super::layout::{SetAddress, signature_name, signature_number};
 use super::lease::{Attempt, LOCK_NAME, Lease, STALE};
+use super::settled::is_young;
 use super::signatures::{SET_LIMIT, StoredSignature};
 use crate::signature::BLOB_LIMIT;
 
@@ -40,6 +41,18 @@ struct Listing {
     locked: bool,
 }
 
+impl Listing {
+    /// Takes out what is empty and stays so: a bucket that is mounted as a folder can have some. What
+    /// is young may be filled yet.
+    fn take_empty(&mut self) -> Vec<u32> {
+        let now = SystemTime::now();
+        let stays = |meta: &ObjectMeta| meta.size == 0 && !is_young(modified(meta), now);
+        let taken = self.entries.iter().filter(|(_, meta)| stays(meta)).map(|(number, _)| *number).collect();
+        self.entries.retain(|(_, meta)| !stays(meta));
+        taken
+    }
+}
+
 impl ObjectTree {
     pub(super) fn new(store: Arc<dyn ObjectStore>, shared: bool) -> Self {
         Self { store, shared, removing: Stripes::new(64), counter: AtomicU64::new(0), stale: STALE }
@@ -50,7 +63,11 @@ impl ObjectTree {
     }
 
     pub(super) async fn read(&self, at: &SetAddress, limit: u64, alone: bool) -> Result<Snapshot, StoreError> {
-        let listing = self.list(at).await?;
+        let mut listing = self.list(at).await?;
+        let taken = listing.take_empty();
+        if let Some((number, _)) = listing.entries.iter().find(|(_, meta)| meta.size == 0) {
+            return Ok(Snapshot { unfinished: Some(*number), ..Snapshot::empty() });
+        }
         if let Some((number, _)) = listing.entries.iter().find(|(_, meta)| meta.size > BLOB_LIMIT as u64) {
             return Err(StoreError::TooLarge(format!("{at}/{}", signature_name(*number))));
         }
@@ -65,17 +82,18 @@ impl ObjectTree {
         let missing = read.iter().any(|(_, bytes)| bytes.is_none());
         let shaken = (listing.locked && !alone) || missing;
         let present = read.into_iter().filter_map(|(number, bytes)| Some(StoredSignature { number, bytes: bytes? }));
-        Ok(Snapshot { signatures: present.collect(), shaken, missing })
+        Ok(Snapshot { signatures: present.collect(), shaken, missing, taken, unfinished: None })
     }
 
     pub(super) async fn find(&self, at: &SetAddress, blob: &[u8]) -> Result<Found, StoreError> {
-        let listing = self.list(at).await?;
+        let mut listing = self.list(at).await?;
+        let taken = listing.take_empty();
         let highest = listing.entries.last().map_or(0, |(number, _)| *number);
         let same_length = listing.entries.into_iter().filter(|(_, meta)| meta.size == blob.len() as u64);
         let reads = same_length
             .map(|(number, meta)| async move { Ok::<_, StoreError>((number, self.get(at, number, &meta).await?)) });
         let mut read = stream::iter(reads).buffered(PARALLEL);
-        let mut found = Found { same: None, highest, unsettled: listing.locked };
+        let mut found = Found { same: None, highest, taken, unsettled: listing.locked };
         while let Some((number, bytes)) = read.try_next().await? {
             match bytes {
                 Some(bytes) if *bytes == *blob => {
@@ -98,10 +116,11 @@ impl ObjectTree {
             Err(Error::AlreadyExists { .. }) => return Ok(Created::Taken),
             Err(error) => return Err(failed("writing", &path, &error)),
         }
-        let before = number.saturating_sub(1);
-        if before > 0 {
+        for before in (1..number).rev() {
             match self.store.head(&signature_path(at, before)?).await {
-                Ok(_) => {}
+                // What is no signature was passed over, and the number before it counts.
+                Ok(found) if found.size == 0 => {}
+                Ok(_) => break,
                 Err(Error::NotFound { .. }) => return Ok(Created::AfterGap),
                 Err(error) => return Err(failed("checking", &path, &error)),
             }
@@ -189,10 +208,13 @@ impl ObjectTree {
     }
 
     pub(super) fn is_stale(&self, lock: &ObjectMeta) -> bool {
-        let since_epoch = u64::try_from(lock.last_modified.timestamp()).unwrap_or(0);
-        let taken = UNIX_EPOCH + Duration::from_secs(since_epoch);
-        SystemTime::now().duration_since(taken).is_ok_and(|age| age > self.stale)
+        SystemTime::now().duration_since(modified(lock)).is_ok_and(|age| age > self.stale)
     }
+}
+
+/// Returns when an object was written, in whole seconds.
+pub(super) fn modified(meta: &ObjectMeta) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(meta.last_modified.timestamp()).unwrap_or(0))
 }
 
 /// Locks by address, of a bounded number: two addresses may share one and only wait a little.

@@ -15,6 +15,7 @@ use url::Url;
 use super::backend::Backend;
 use super::error::StoreError;
 use super::layout::StorePath;
+use super::letter_case::{Folder, folds_case};
 use super::local::LocalTree;
 use super::objects::{ObjectTree, describe};
 use super::signatures::Store;
@@ -22,7 +23,8 @@ use super::signatures::Store;
 /// How a store is opened.
 #[derive(Clone)]
 pub struct StoreOptions {
-    /// Make a local directory that does not exist yet.
+    /// Make a local directory that does not exist yet, and refuse one where upper and lower case are
+    /// the same: for all that serves from it or writes to it.
     pub create: bool,
     /// Flush files and folders of a local store before an append is acknowledged.
     pub fsync: bool,
@@ -106,9 +108,21 @@ fn file_path(location: &str) -> Result<PathBuf, StoreError> {
     url.to_file_path().map_err(|()| wrong("a file URL has no host: file:///dir"))
 }
 
+/// Why a folder is refused for writing and serving.
+const FOLDS_CASE: &str = "its file system takes upper and lower case for the same, so that another spelling of a \
+    repository's name would get past its access rules; put the store on a file system that tells them apart (an \
+    ext4 folder does so without the attribute of `chattr +F`)";
+
 async fn open_folder(location: &str, folder: PathBuf, options: &StoreOptions) -> Result<(Backend, String), StoreError> {
     let (create, fsync) = (options.create, options.fsync);
-    let opened = tokio::task::spawn_blocking(move || LocalTree::open(&folder, create, fsync)).await;
+    let opened = tokio::task::spawn_blocking(move || {
+        let tree = LocalTree::open(&folder, create, fsync)?;
+        if create && folds_case(&Folder(tree.root())) == Some(true) {
+            return Err(FOLDS_CASE.to_owned());
+        }
+        Ok(tree)
+    })
+    .await;
     let tree = opened
         .map_err(|stopped| stopped.to_string())
         .and_then(|tree| tree)

@@ -7,9 +7,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::backend::{Backend, Created};
+use super::backend::{Backend, Created, free_numbers};
 use super::error::StoreError;
-use super::layout::SetAddress;
+use super::layout::{SetAddress, signature_name};
 use super::lease::{Attempt, Lease};
 use super::signatures::{PATIENCE, Store};
 use crate::image::Digest;
@@ -62,7 +62,8 @@ impl Store {
         Ok(if work.removed > 0 { Removed::Done(work.removed) } else { Removed::NotThere })
     }
 
-    /// Closes the gaps of one set, takes away second copies, and sweeps what crashes left.
+    /// Closes the gaps of one set, takes away second copies, and sweeps what crashes left. What is no
+    /// signature but has the name of one is never touched; numbers are given around it.
     ///
     /// # Errors
     /// As [`Store::remove`]; [`StoreError::TooLarge`] names a file that must be moved away by hand.
@@ -115,9 +116,14 @@ async fn settle(store: &Store, at: &SetAddress, unwanted: Option<&Digest>, lease
     }
     for _ in 0..MOST_ROUNDS {
         let snapshot = backend.read(at, store.read_limit, true).await?;
+        if let Some(number) = snapshot.unfinished {
+            // Its bytes are not known yet, so nothing can be said of it, nor of its place.
+            return Err(StoreError::Unfinished(format!("{at}/{}", signature_name(number))));
+        }
         let mut settled = !snapshot.shaken;
         let mut seen = HashSet::new();
-        let mut position = 0;
+        // What is no signature keeps its number: it is not ours to move.
+        let mut positions = free_numbers(&snapshot.taken);
         for stored in snapshot.signatures {
             let is_unwanted = unwanted.is_some_and(|unwanted| unwanted.matches(&stored.bytes));
             if is_unwanted || !seen.insert(Digest::sha256(&stored.bytes)) {
@@ -130,10 +136,7 @@ async fn settle(store: &Store, at: &SetAddress, unwanted: Option<&Digest>, lease
                 }
                 continue;
             }
-            position += 1;
-            if stored.number == position {
-                continue;
-            }
+            let Some(position) = positions.next().filter(|position| *position != stored.number) else { continue };
             settled = false;
             lease.check(at)?;
             if backend.create(at, position, &stored.bytes).await? == Created::Taken {

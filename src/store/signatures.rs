@@ -1,8 +1,9 @@
 //! The store's face: reading a set whole and in order, and appending to it without ever
 //! overwriting, losing or doubling a signature.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::backend::{Backend, Created, Found};
 use super::bulk::Bulk;
 use super::error::StoreError;
-use super::layout::SetAddress;
+use super::layout::{SetAddress, signature_name};
 use super::objects::{ObjectTree, Stripes};
 use crate::signature::BLOB_LIMIT;
 
@@ -22,6 +23,10 @@ pub const SET_LIMIT: usize = 10_000;
 pub const MOST_SIGNATURES: u32 = 127;
 /// How often a batch job reads a set of a bucket again after a failure.
 const READ_AGAIN: u32 = 3;
+/// How long a reader waits for somebody else to end the writing of a file.
+const UNFINISHED: Duration = Duration::from_secs(1);
+/// How many numbers that are passed over are remembered, so that each is told once.
+const REMEMBERED: usize = 4096;
 /// How long a reader or writer waits for others on the same set.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -32,6 +37,16 @@ pub struct StoredSignature {
     pub number: u32,
     /// The bytes as they lie.
     pub bytes: Bytes,
+}
+
+/// A whole set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredSet {
+    /// The signatures, in the order of their numbers.
+    pub signatures: Vec<StoredSignature>,
+    /// Numbers that are taken by what is no signature, ascending: a folder, a pipe, a link to
+    /// nowhere, a file that stays empty. They are passed over, and no gaps.
+    pub taken: Vec<u32>,
 }
 
 /// How an append went; the signature is durably stored either way.
@@ -53,6 +68,8 @@ pub struct Store {
     appending: Arc<Stripes>,
     /// How bulk work goes about it.
     pub(super) bulk: Option<Arc<Bulk>>,
+    /// What was passed over, and told.
+    told: Arc<Mutex<HashSet<(SetAddress, u32)>>>,
 }
 
 impl fmt::Debug for Store {
@@ -63,7 +80,14 @@ impl fmt::Debug for Store {
 
 impl Store {
     pub(super) fn new(backend: Backend, location: &str, read_limit: u64) -> Self {
-        Self { backend, read_limit, location: location.into(), appending: Arc::new(Stripes::new(1024)), bulk: None }
+        Self {
+            backend,
+            read_limit,
+            location: location.into(),
+            appending: Arc::new(Stripes::new(1024)),
+            bulk: None,
+            told: Arc::default(),
+        }
     }
 
     /// Returns an empty store in memory.
@@ -79,14 +103,24 @@ impl Store {
     }
 
     /// Reads the signatures of one digest, in the order of their numbers; a gap is skipped, and
-    /// so is all that is not called `signature-N`. A missing set is empty.
+    /// so is all that is not called `signature-N` or is no file. A missing set is empty.
+    ///
+    /// # Errors
+    /// As [`Store::read_set`].
+    pub async fn signatures(&self, at: &SetAddress) -> Result<Vec<StoredSignature>, StoreError> {
+        self.read_set(at).await.map(|set| set.signatures)
+    }
+
+    /// As [`Store::signatures`], and tells which numbers something else has taken.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] and [`StoreError::TooMany`] for what no client would read;
     /// [`StoreError::Busy`] when the set does not hold still for ten seconds;
+    /// [`StoreError::Unfinished`] when somebody is writing a file of it, for a second or more;
     /// [`StoreError::Unavailable`] when the back end fails.
-    pub async fn signatures(&self, at: &SetAddress) -> Result<Vec<StoredSignature>, StoreError> {
-        let deadline = Instant::now() + PATIENCE;
+    pub async fn read_set(&self, at: &SetAddress) -> Result<StoredSet, StoreError> {
+        let begun = Instant::now();
+        let deadline = begun + PATIENCE;
         let mut pause = Duration::from_millis(2);
         let mut before: Option<Vec<StoredSignature>> = None;
         let mut again = self.bulk.as_ref().map_or(0, |_| READ_AGAIN);
@@ -100,11 +134,23 @@ impl Store {
                 }
                 read => read?,
             };
+            if let Some(number) = snapshot.unfinished {
+                // Other programs truncate a file and fill it: what is read between is no signature.
+                if begun.elapsed() >= UNFINISHED {
+                    return Err(StoreError::Unfinished(format!("{at}/{}", signature_name(number))));
+                }
+                before = None;
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(50));
+                continue;
+            }
             if snapshot.is_conclusive_after(before.as_deref()) {
-                if let Some(bulk) = self.bulk.as_ref().filter(|_| !snapshot.shaken && snapshot.signatures.is_empty()) {
+                self.tell_taken(at, &snapshot.taken);
+                let nothing = !snapshot.shaken && snapshot.signatures.is_empty() && snapshot.taken.is_empty();
+                if let Some(bulk) = self.bulk.as_ref().filter(|_| nothing) {
                     bulk.saw_empty(at);
                 }
-                return Ok(snapshot.signatures);
+                return Ok(StoredSet { signatures: snapshot.signatures, taken: snapshot.taken });
             }
             if Instant::now() >= deadline {
                 let reason = if snapshot.missing {
@@ -121,9 +167,26 @@ impl Store {
         }
     }
 
+    /// Warns of each number that is passed over, once.
+    fn tell_taken(&self, at: &SetAddress, taken: &[u32]) {
+        if taken.is_empty() {
+            return;
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for number in taken {
+            if told.len() < REMEMBERED && told.insert((at.clone(), *number)) {
+                tracing::warn!(
+                    set = %at, name = signature_name(*number),
+                    "passed over: it has a signature's name and is no file, or an empty one; \
+                     clients that read the store's folder themselves fail there; `store check` tells more"
+                );
+            }
+        }
+    }
+
     /// Stores a signature behind the others, unless its bytes are there already.
     ///
-    /// The number is the highest plus one, in a tree without gaps the first free one. It is only
+    /// The number is the first free one above the highest. It is only
     /// ever created: whoever loses a race looks again and takes a higher number. Before the
     /// answer, files and folders are flushed to the disk.
     ///
@@ -173,9 +236,10 @@ impl Store {
         let mut pause = Duration::from_millis(1);
         loop {
             let found = match self.bulk.as_ref().filter(|bulk| bulk.was_empty(at)) {
-                Some(_) => Found { same: None, highest: 0, unsettled: false },
+                Some(_) => Found::empty(),
                 None => self.backend.find(at, blob).await?,
             };
+            self.tell_taken(at, &found.taken);
             if let Some(number) = found.same.filter(|_| !found.unsettled) {
                 return Ok((number, None));
             }

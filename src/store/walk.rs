@@ -98,6 +98,7 @@ fn sets<'a>(
     listing
         .try_filter_map(move |meta| {
             let found = match SignatureAddress::parse(meta.location.as_ref()) {
+                Ok(_) if thorough.is_some() && survey::is_empty(&meta) => Some(survey::empty(&meta)),
                 Ok(address) if last.as_ref() == Some(&address.set) => None,
                 Ok(address) => {
                     last = Some(address.set.clone());

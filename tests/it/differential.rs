@@ -95,8 +95,15 @@ fn verdicts_are_those_of_skopeo() {
     judge(&cases, &outcomes, EXPLAINED_HERE);
 }
 
-const EXPLAINED_HERE: &[Trait] =
-    &[Trait::Sha1, Trait::Ripemd160, Trait::ShortKey, Trait::Trailing, Trait::OnePassFlag, Trait::Subkey];
+const EXPLAINED_HERE: &[Trait] = &[
+    Trait::Sha1,
+    Trait::Ripemd160,
+    Trait::ShortKey,
+    Trait::Trailing,
+    Trait::OnePassFlag,
+    Trait::Critical,
+    Trait::Subkey,
+];
 
 /// `standalone-verify` looks at a message as it is, as clients do with what the extension sends.
 #[test]
@@ -119,7 +126,7 @@ fn messages_by_themselves() {
         let answer = |weak| Answer { kind: "", ..clients::bare(case, image.manifest(), weak) };
         Outcome { theirs, ours: answer(false), weak: answer(true) }
     });
-    judge(&cases, &outcomes, &[Trait::Armour]);
+    judge(&cases, &outcomes, &[Trait::Armour, Trait::Critical]);
 }
 
 #[test]

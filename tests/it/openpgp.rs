@@ -19,6 +19,8 @@ pub mod craft;
 mod accepted;
 #[path = "openpgp/forgery.rs"]
 mod forgery;
+#[path = "openpgp/key_files.rs"]
+mod key_files;
 #[path = "openpgp/keys.rs"]
 mod keys;
 #[path = "openpgp/refused.rs"]

@@ -2,6 +2,7 @@
 //! forgery is not. Certificates are in `certificates`.
 
 mod certificates;
+mod constraints;
 mod support;
 
 use countersign::image::Digest;

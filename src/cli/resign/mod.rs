@@ -19,7 +19,9 @@ use jiff::Timestamp;
 
 use super::keys::KeysArgs;
 use super::output::{self, Answer, Format};
+use super::process;
 use super::progress::Display;
+use crate::config::FileMask;
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::policy::{KeySource, Policy, Requirement};
@@ -132,6 +134,10 @@ pub struct Resign {
     /// Accept old signatures that use SHA-1 or RSA keys under 2048 bits
     #[arg(long)]
     allow_weak: bool,
+    /// Rights that files and folders do not get when they are made, in octal, such as 027 [default:
+    /// those of the process]
+    #[arg(long, value_name = "MODE", env = "COUNTERSIGN_UMASK")]
+    umask: Option<FileMask>,
 }
 
 const EXAMPLES: &str = "\
@@ -161,6 +167,7 @@ fn parse_jobs(text: &str) -> Result<usize, String> {
 impl Resign {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
         let started = Timestamp::now();
+        self.umask.into_iter().for_each(process::set_umask);
         // Before anything else: a report that cannot be must not be found out after hours.
         self.report.as_deref().map(|report| record::possible(report, self.journal.as_deref())).transpose()?;
         let renames = self.renames()?;

@@ -18,7 +18,7 @@ use crate::cli::verdict;
 use crate::config::ClaimPath;
 use crate::lookup::{OpenPgp, name_of, vouched};
 use crate::policy::Policy;
-use crate::store::{Foreign, Layout, SetAddress, Store, StoreError, StoredSignature, Surveyed};
+use crate::store::{Foreign, Layout, SetAddress, Store, StoreError, StoredSet, StoredSignature, Surveyed};
 
 /// Verify every signature against a policy; find gaps and foreign files
 #[derive(Debug, Args)]
@@ -42,7 +42,9 @@ Examples:
   countersign store check --to ./signatures --policy policy.json
   countersign store check --to s3://signatures birds --policy policy.json --format json
 
-Gaps and foreign files are told; they do not change the exit code. `store repair` closes gaps.
+Gaps and foreign files are told; they do not change the exit code. `store repair` closes gaps. An empty
+file, a folder or a pipe with a signature's name is foreign; a file that changed in the last five seconds
+and is not whole could not be read.
 
 Exit codes: 0 every signature is accepted; 1 some are not, or there is nothing below PREFIX; 2 some could not be read or judged.";
 
@@ -182,7 +184,7 @@ impl Check {
 
 async fn check(store: &Store, set: SetAddress, judge: Arc<Judge>) -> Set {
     let place = Place::from(&set);
-    let (error, unavailable) = match store.signatures(&set).await {
+    let (error, unavailable) = match store.read_set(&set).await {
         Ok(stored) => {
             let task = tokio::task::spawn_blocking(move || judge.set(&set, &stored));
             match task.await {
@@ -196,14 +198,14 @@ async fn check(store: &Store, set: SetAddress, judge: Arc<Judge>) -> Set {
 }
 
 impl Judge {
-    fn set(&self, set: &SetAddress, stored: &[StoredSignature]) -> Set {
-        let signatures: Vec<Judged> = stored.iter().map(|one| self.signature(set, one)).collect();
+    fn set(&self, set: &SetAddress, stored: &StoredSet) -> Set {
+        let signatures: Vec<Judged> = stored.signatures.iter().map(|one| self.signature(set, one)).collect();
         let mut seen = HashSet::new();
         let duplicates = signatures.iter().filter(|one| !seen.insert(&one.shown.signature)).map(|one| one.shown.number);
         Set {
             place: Place::from(set),
             duplicates: duplicates.collect(),
-            gaps: gaps(stored.iter().map(|one| one.number)),
+            gaps: gaps(stored),
             signatures,
             error: None,
             unavailable: false,
@@ -311,7 +313,7 @@ impl Set {
                     format!("{:<9} {file}: {claimed}{reason}", one.decision)
                 }
             });
-            lines.extend(one.warnings.iter().map(|note| format!("note      {file}: {note}")));
+            lines.extend(one.warnings.iter().map(|note| format!("warning   {file}: {note}")));
         }
         lines.extend(self.gaps.iter().map(|gap| format!("gap       {set}: {gap}")));
         lines.extend(self.duplicates.iter().map(|number| format!("copy      {set}/signature-{number}")));

@@ -15,7 +15,9 @@ use super::output::{Answer, Format};
 use crate::image::Digest;
 use crate::lookup::Unverified;
 use crate::openpgp::KeyId;
-use crate::store::{Layout, SetAddress, Store, StoreError, StoreOptions, StorePath, StoredSignature, Surveyed};
+use crate::store::{
+    Layout, SetAddress, Store, StoreError, StoreOptions, StorePath, StoredSet, StoredSignature, Surveyed,
+};
 
 /// Look after a tree of signatures
 #[derive(Debug, Args)]
@@ -185,9 +187,13 @@ impl std::fmt::Display for Gap {
     }
 }
 
-/// Finds what is missing before the highest of these ascending numbers. Clients of a plain tree
-/// stop at the first gap.
-fn gaps(numbers: impl Iterator<Item = u32>) -> Vec<Gap> {
+/// Finds what is missing before the highest number of a set. Clients of a plain tree stop at the
+/// first gap. What is taken by no signature is none.
+fn gaps(set: &StoredSet) -> Vec<Gap> {
+    let mut numbers: Vec<u32> = set.signatures.iter().map(|one| one.number).collect();
+    let highest = numbers.last().copied().unwrap_or_default();
+    numbers.extend(set.taken.iter().filter(|number| **number < highest));
+    numbers.sort_unstable();
     let mut next = 1u32;
     let mut gaps = Vec::new();
     for number in numbers {
@@ -205,11 +211,18 @@ mod tests {
 
     #[test]
     fn gaps_are_found() {
-        let found = |numbers: &[u32]| gaps(numbers.iter().copied()).iter().map(Gap::to_string).collect::<Vec<_>>();
-        assert!(found(&[]).is_empty() && found(&[1, 2, 3]).is_empty());
-        assert_eq!(found(&[2]), ["signature-1 is missing"]);
-        assert_eq!(found(&[1, 3, 9]), ["signature-2 is missing", "signature-4 to signature-8 are missing"]);
-        assert_eq!(gaps([u32::MAX].into_iter()), [Gap { from: 1, to: u32::MAX - 1 }]);
+        let set = |numbers: &[u32], taken: &[u32]| {
+            let stored = |number: &u32| StoredSignature { number: *number, bytes: Default::default() };
+            StoredSet { signatures: numbers.iter().map(stored).collect(), taken: taken.to_vec() }
+        };
+        let found =
+            |numbers: &[u32], taken: &[u32]| gaps(&set(numbers, taken)).iter().map(Gap::to_string).collect::<Vec<_>>();
+        assert!(found(&[], &[]).is_empty() && found(&[1, 2, 3], &[]).is_empty());
+        assert_eq!(found(&[2], &[]), ["signature-1 is missing"]);
+        assert_eq!(found(&[1, 3, 9], &[]), ["signature-2 is missing", "signature-4 to signature-8 are missing"]);
+        assert_eq!(gaps(&set(&[u32::MAX], &[])), [Gap { from: 1, to: u32::MAX - 1 }]);
+        assert!(found(&[1, 3], &[2]).is_empty() && found(&[1], &[2, 5]).is_empty());
+        assert_eq!(found(&[1, 4], &[3, 9]), ["signature-2 is missing"]);
     }
 
     #[test]

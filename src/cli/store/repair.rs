@@ -11,7 +11,7 @@ use super::{Part, PartArgs, Place};
 use crate::cli::output::{Answer, Format};
 use crate::cli::stream::{Listing, field};
 use crate::image::Digest;
-use crate::store::{Foreign, Repaired, SetAddress, Store, StoreError, Stray, Surveyed};
+use crate::store::{Foreign, Repaired, SetAddress, Store, StoreError, StoredSet, Stray, Surveyed, free_numbers};
 
 /// Close gaps in the numbers, drop second copies, sweep what crashes left
 #[derive(Debug, Args)]
@@ -31,7 +31,8 @@ Examples:
   countersign store repair --to ./signatures --dry-run
   countersign store repair --to s3://signatures
 
-What crashed writers left is swept when it is an hour old.
+What crashed writers left is swept when it is an hour old. What has a signature's name and is no file,
+or an empty one, stays where it is, and signatures get numbers around it; `store check` lists it.
 
 Exit codes: 0 nothing is left to do; 1 some sets could not be repaired (with --dry-run: there are
 gaps or copies); 2 the store could not be read.";
@@ -182,12 +183,13 @@ async fn settle(store: &Store, candidate: Candidate, dry_run: bool) -> (Set, u64
 }
 
 async fn needed(store: &Store, set: &SetAddress) -> Result<Done, StoreError> {
-    let stored = store.signatures(set).await?;
+    let StoredSet { signatures, taken } = store.read_set(set).await?;
     let mut seen = HashSet::new();
     let kept: Vec<u32> =
-        stored.iter().filter(|one| seen.insert(Digest::sha256(&one.bytes))).map(|one| one.number).collect();
-    let duplicates = (stored.len() - kept.len()) as u64;
-    let moved = kept.iter().zip(1u32..).filter(|(number, position)| **number != *position).count() as u64;
+        signatures.iter().filter(|one| seen.insert(Digest::sha256(&one.bytes))).map(|one| one.number).collect();
+    let duplicates = (signatures.len() - kept.len()) as u64;
+    let places = free_numbers(&taken);
+    let moved = kept.iter().zip(places).filter(|(number, place)| *number != place).count() as u64;
     Ok(Done { moved, duplicates, swept: 0 })
 }
 

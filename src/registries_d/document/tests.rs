@@ -277,3 +277,43 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn time_grows_with_the_file_and_not_with_its_square() {
+    let begun = std::time::Instant::now();
+    let keys = |count: usize, same: usize| {
+        let section = |n: usize| format!("  h{}.example: {{lookaside: 'https://h/{n}'}}\n", n / same);
+        format!("docker:\n{}", (0..count).map(section).collect::<String>())
+    };
+    assert_eq!(Document::parse(keys(20_000, 1).as_bytes()).unwrap().docker.len(), 20_000);
+    let Err(YamlError::Shape(errors)) = Document::parse(keys(20_000, 2).as_bytes()) else { panic!("all are doubled") };
+    assert!((3..=100).contains(&errors.len()) && errors[0].contains("already defined at line 2"), "{errors:?}");
+    let Err(YamlError::Shape(errors)) = Document::parse(keys(300, 2).as_bytes()) else { panic!("all are doubled") };
+    assert_eq!(errors.len(), 100, "a small file is told as many as ever");
+    for deep in ["[".repeat(1 << 20), format!("x: {}{}", "{a: ".repeat(1 << 18), "}".repeat(1 << 18))] {
+        let error = Document::parse(deep.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "yaml: line 1: exceeded max depth of 10000");
+    }
+    let indented = format!("docker:\n {}x\n", "- ".repeat(100_000));
+    let error = Document::parse(indented.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("max depth"), "{error}");
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for n in 1..20 {
+        let above = format!("*a{}", n - 1);
+        bomb.push_str(&format!("a{n}: &a{n} [{}]\n", [above.as_str(); 9].join(", ")));
+    }
+    bomb.push_str("docker: *a19\n");
+    let error = Document::parse(bomb.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("excessive aliasing"), "{error}");
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn deep_nesting_needs_no_deep_stack() {
+    let work = || {
+        for text in ["- ".repeat(100_000), format!("docker:\n {}x", "? ".repeat(50_000)), "[".repeat(250)] {
+            Document::parse(text.as_bytes()).unwrap_err();
+        }
+    };
+    std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap().join().unwrap();
+}

@@ -121,8 +121,9 @@ pub(super) struct SignatureSet {
 async fn load(backend: &dyn Backend, address: &SetAddress) -> Result<Arc<SignatureSet>, StoreError> {
     let stored = timed(StoreOperation::Read, backend.signatures(address)).await;
     metrics::CACHE_LOADS.inc(if stored.is_ok() { LoadResult::Ok } else { LoadResult::Failed });
-    let stored = stored.inspect_err(|error| {
-        tracing::error!(set = %address, error = %error, "cannot read from the store");
+    let stored = stored.inspect_err(|error| match error {
+        StoreError::Unfinished(_) => tracing::warn!(set = %address, %error, "not served yet"),
+        error => tracing::error!(set = %address, error = %error, "cannot read from the store"),
     })?;
     let entries = stored.into_iter().map(|signature| Entry::new(signature.bytes)).collect();
     let asked = AtomicBool::new(false);

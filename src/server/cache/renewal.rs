@@ -21,7 +21,8 @@ const ASKED_FROM: f32 = 0.2;
 const RENEWED_AT: f32 = 0.8;
 /// How long such sets are gathered at least.
 const GATHERED: Duration = Duration::from_millis(50);
-/// How many are loaded from a bucket at a time.
+/// How many are loaded at a time: a bucket answers many, and in a folder one that somebody is writing
+/// does not hold up the others.
 const AT_ONCE: usize = 16;
 /// How many can wait for it; what is more is loaded by who asks for it.
 const MOST: usize = 1 << 16;
@@ -103,13 +104,13 @@ impl Renewal {
         due
     }
 
-    /// Loads sets from a folder all on one thread, from a bucket some at a time.
+    /// Loads sets from a folder all on one thread, else on many.
     async fn renew(&self, due: Vec<(Instant, Key)>) {
         let sets = self.sets.clone();
         let work = match self.backend.here() {
             Some(here) => {
                 let runtime = tokio::runtime::Handle::current();
-                tokio::task::spawn_blocking(move || runtime.block_on(renew_all(here, sets, due, 1)))
+                tokio::task::spawn_blocking(move || runtime.block_on(renew_all(here, sets, due, AT_ONCE)))
             }
             None => tokio::spawn(renew_all(self.backend.clone(), sets, due, AT_ONCE)),
         };

@@ -9,12 +9,12 @@ pub enum Trait {
     ShortKey,
     Trailing,
     OnePassFlag,
+    Critical,
     Subkey,
     Armour,
     Later,
     NoAtomic,
     EmptyKeyPath,
-    LaterNames,
 }
 
 /// Which of the two accepts.
@@ -40,6 +40,11 @@ pub const EXPLAINED: &[(Trait, Accepts, &str)] = &[
         "the last octet of a lone one-pass packet promises another; x/crypto refuses it too (spec 4.3)",
     ),
     (
+        Trait::Critical,
+        Accepts::Skopeo,
+        "gpg knows some critical subpackets that x/crypto refuses; a document's signature needs none of them (spec 4.3)",
+    ),
+    (
         Trait::Armour,
         Accepts::Skopeo,
         "gpgme takes armour and cleartext where no format is detected first; the format's description forbids both (spec 4.3)",
@@ -58,11 +63,6 @@ pub const EXPLAINED: &[(Trait, Accepts, &str)] = &[
         Trait::EmptyKeyPath,
         Accepts::Skopeo,
         "an empty keyPath of sigstoreSigned is refused at reading since 2024-08 (spec 5.2, 9)",
-    ),
-    (
-        Trait::LaterNames,
-        Accepts::Countersign,
-        "names with hosts in capitals or IPv6 literals came with distribution/reference 0.5 in 2023; no older client can ask for such an image",
     ),
     (
         Trait::Subkey,

@@ -121,7 +121,7 @@ pub const FORMS: &[Form] = &[
     gpg("notation", &["--sig-notation", "x@example.com=1"]),
     gpg("critical notation", &["--sig-notation", "!x@example.com=1"]),
     gpg("policy URL", &["--sig-policy-url", "https://example.com"]),
-    gpg("critical policy URL", &["--sig-policy-url", "!https://example.com"]),
+    differs(gpg("critical policy URL", &["--sig-policy-url", "!https://example.com"]), Trait::Critical),
     gpg("armour", &["--armor"]),
     gpg("cleartext", &["--clear-sign"]),
     gpg("detached", &["--detach-sign"]),

@@ -178,6 +178,16 @@ const IDENTITIES: &[&str] = &[
     r#"{"type":"remapIdentity","prefix":"a.b/","signedPrefix":"c.d"}"#,
     r#"{"type":"remapIdentity","prefix":"a.b/c:t","signedPrefix":"c.d"}"#,
     r#"{"type":"remapIdentity","prefix":"a.b/c","signedPrefix":"c.d/e@sha256:e3b0"}"#,
+    r#"{"type":"exactReference","dockerReference":"HOST/busybox:1"}"#,
+    r#"{"type":"exactReference","dockerReference":"HOST.b/busybox:1"}"#,
+    r#"{"type":"exactReference","dockerReference":"[::1]/x:1"}"#,
+    r#"{"type":"exactReference","dockerReference":"[::1]:5000/x:1"}"#,
+    r#"{"type":"exactReference","dockerReference":"::1/x:1"}"#,
+    r#"{"type":"exactRepository","dockerRepository":"[::1]/x"}"#,
+    r#"{"type":"exactRepository","dockerRepository":"[2001:db8::1]:443/x"}"#,
+    r#"{"type":"remapIdentity","prefix":"[::1]","signedPrefix":"c.d"}"#,
+    r#"{"type":"remapIdentity","prefix":"[::1]:5000/x","signedPrefix":"c.d"}"#,
+    r#"{"type":"remapIdentity","prefix":"a.b","signedPrefix":"[::1]:5000"}"#,
     r#"{"type":"remapIdentity","prefix":"shortname","signedPrefix":"c.d"}"#,
     r#"{"type":"remapIdentity","prefix":"SHORT","signedPrefix":"c.d"}"#,
     r#"{"type":"remapIdentity","prefix":"a.b/C","signedPrefix":"c.d"}"#,
@@ -188,13 +198,6 @@ const IDENTITIES: &[&str] = &[
     r#"{"type":"remapIdentity","prefix":"*.b","signedPrefix":"c.d"}"#,
     r#"{"type":"remapIdentity","prefix":"a.b","signedPrefix":"c.d","x":1}"#,
     r#"{"type":"remapIdentity","prefix":"a.b","prefix":"a.b","signedPrefix":"c.d"}"#,
-];
-
-/// Names whose grammar came later.
-const LATER_NAMES: &[&str] = &[
-    r#"{"type":"exactReference","dockerReference":"HOST/busybox:1"}"#,
-    r#"{"type":"exactReference","dockerReference":"[::1]:5000/x:1"}"#,
-    r#"{"type":"remapIdentity","prefix":"[::1]","signedPrefix":"c.d"}"#,
 ];
 
 /// Scopes of transports that have a grammar for them.
@@ -229,9 +232,6 @@ pub fn texts() -> Vec<Text> {
     add(with(r#"{"type":"sigstoreSigned","keyPath":""}"#), Some(Trait::EmptyKeyPath));
     for text in IDENTITIES {
         add(identity(text), None);
-    }
-    for text in LATER_NAMES {
-        add(identity(text), Some(Trait::LaterNames));
     }
     for (transport, scopes) in SCOPES {
         for scope in *scopes {

@@ -3,6 +3,7 @@
 use sequoia_openpgp::Cert;
 use sequoia_openpgp::crypto::{KeyPair, Signer as _, mpi};
 use sequoia_openpgp::parse::Parse;
+use sequoia_openpgp::serialize::MarshalInto;
 use sequoia_openpgp::types::HashAlgorithm;
 
 use super::gpg::Exported;
@@ -37,13 +38,28 @@ impl Key {
         &self.fingerprint[12..]
     }
 
+    /// The primary key as signatures over it hash it.
+    pub fn hashed_form(&self) -> Vec<u8> {
+        let body = self.pair.public().clone().role_into_primary().to_vec().unwrap();
+        [&[0x99], &u16::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat()
+    }
+
+    /// The packet of the primary key.
+    pub fn packet(&self) -> Vec<u8> {
+        frame(6, &self.hashed_form()[3..])
+    }
+
     fn algorithm(&self) -> u8 {
         self.pair.public().pk_algo().into()
     }
 }
 
 pub fn sub(kind: u8, body: &[u8]) -> Vec<u8> {
-    [&[u8::try_from(body.len() + 1).unwrap(), kind], body].concat()
+    let length = body.len() + 1;
+    match u8::try_from(length) {
+        Ok(short @ ..=191) => [&[short, kind], body].concat(),
+        _ => [&[255], &u32::try_from(length).unwrap().to_be_bytes()[..], &[kind], body].concat(),
+    }
 }
 
 /// Frames in the new format; long enough for all that is crafted here.
@@ -65,6 +81,12 @@ impl Craft {
             hashed: [fingerprint, sub(2, &created.to_be_bytes())].concat(),
             unhashed: sub(16, key.id()),
         }
+    }
+
+    /// A certification of the key itself with this user ID.
+    pub fn certification(&self, key: &Key, user_id: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(user_id.len()).unwrap().to_be_bytes();
+        self.signature(key, &[&key.hashed_form()[..], &[0xB4], &length, user_id].concat())
     }
 
     pub fn signature(&self, key: &Key, content: &[u8]) -> Vec<u8> {
