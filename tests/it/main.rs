@@ -48,4 +48,5 @@ mod sites;
 mod store;
 mod store_cli;
 mod tls;
+mod trust_fetch;
 mod upstream_faults;
