@@ -48,5 +48,6 @@ mod sites;
 mod store;
 mod store_cli;
 mod tls;
+mod trust_faults;
 mod trust_fetch;
 mod upstream_faults;
