@@ -23,7 +23,9 @@ pub struct LimitConfig {
     pub requests_per_client: usize,
     /// Requests at once on one HTTP/2 connection. Default 100.
     pub streams: u32,
-    /// The size of a request's header, in bytes; more is 431. At least 8192. Default 65536.
+    /// The size of a request's header, in bytes, with its first and its empty line; of HTTP/2 as RFC
+    /// 9113 6.5.2 counts it (32 more for each field). More is 431, and so are more than 100 fields of
+    /// HTTP/1.1. At least 8192. Default 65536.
     pub header_bytes: usize,
     /// How long a request's header may take to arrive, in seconds. Default 30.
     #[serde(deserialize_with = "time_limit")]
@@ -54,7 +56,8 @@ pub struct LimitConfig {
     /// How long an uploaded signature's body may take, in seconds. Default 30.
     #[serde(deserialize_with = "time_limit")]
     pub upload_seconds: u64,
-    /// Upload bodies held in memory at once; more wait. Default 32.
+    /// Upload bodies of more than 16 KiB that are held in memory at once, of one client half of them;
+    /// and uploads that are judged and stored at once. More wait, clients in turn. Default 32.
     pub uploads: usize,
     /// Signatures of one digest; clients fail at 128. Default 127.
     pub signatures_per_digest: usize,

@@ -65,6 +65,15 @@ pub struct HttpOrigin {
     port: Option<u16>,
 }
 
+/// Leaves out of what was given instead of an origin what may be secret: userinfo and a query.
+fn shown(text: &str) -> String {
+    let scheme = text.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = text.split_at_checked(scheme).unwrap_or(("", text));
+    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("xxxxx@", rest));
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?xxxxx"));
+    format!("{scheme}{hidden}{rest}{query}")
+}
+
 impl HttpOrigin {
     /// Parses `scheme://host[:port]`; one `/` at the end is let pass.
     ///
@@ -74,10 +83,10 @@ impl HttpOrigin {
         let (scheme, rest) = text
             .split_once("://")
             .and_then(|(scheme, rest)| Some((Scheme::parse(scheme)?, rest)))
-            .ok_or_else(|| OriginError::Scheme(text.to_owned()))?;
+            .ok_or_else(|| OriginError::Scheme(shown(text)))?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(['/', '?', '#']) {
-            return Err(OriginError::Path(text.to_owned()));
+            return Err(OriginError::Path(shown(text)));
         }
         Self::from_parts(scheme, authority)
     }
@@ -87,7 +96,7 @@ impl HttpOrigin {
     /// # Errors
     /// [`OriginError::Authority`].
     pub fn from_parts(scheme: Scheme, authority: &str) -> Result<Self, OriginError> {
-        let wrong = || OriginError::Authority(authority.to_owned());
+        let wrong = || OriginError::Authority(shown(authority));
         let parsed: http::uri::Authority = authority.parse().map_err(|_| wrong())?;
         let host = parsed.host();
         let port_text = authority.get(host.len()..).unwrap_or_default();
@@ -191,6 +200,16 @@ mod tests {
             "http://a b",
         ] {
             assert!(HttpOrigin::parse(text).is_err(), "{text}");
+        }
+        for text in [
+            "http://bob:secret@r",
+            "https://bob:s/secret@r",
+            "https://bob:?secret@r",
+            "bob:secret@r",
+            "http://r?token=secret",
+        ] {
+            let error = HttpOrigin::parse(text).unwrap_err().to_string();
+            assert!(!error.contains("secret") && !error.contains("bob"), "{error}");
         }
     }
 

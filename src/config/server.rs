@@ -128,6 +128,9 @@ pub struct ServerConfig {
     /// those of the process; and where any `read` leaves out `anonymous`, 027 on top of them for all
     /// files, so that nobody reads on the disk what the server would not show.
     pub umask: Option<FileMask>,
+    /// What the disk of the audit log keeps for changes, in MiB: while less is left, refused requests
+    /// are counted, but not written to it. Default 64.
+    pub audit_reserve_mib: u64,
     /// Health and metrics.
     pub admin: AdminConfig,
     /// Limits against exhaustion.
@@ -180,6 +183,7 @@ impl Default for ServerConfig {
             access: AccessConfig::default(),
             audit_log: None,
             umask: None,
+            audit_reserve_mib: 64,
             admin: AdminConfig::default(),
             limits: LimitConfig::default(),
             cache: CacheConfig::default(),

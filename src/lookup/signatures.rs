@@ -262,6 +262,10 @@ async fn read_directory(path: impl Fn(NonZeroU32) -> PathBuf) -> Result<Vec<Sign
 async fn read_file(path: &Path) -> Result<Option<Vec<u8>>, LookupError> {
     use tokio::io::AsyncReadExt as _;
     let failed = |source| LookupError::File { path: path.to_owned(), source };
+    // Looked at before it is opened, for opening a pipe would wait for ever; clients do.
+    if tokio::fs::metadata(path).await.is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Err(failed(std::io::Error::other("not a regular file")));
+    }
     let file = match tokio::fs::File::open(path).await {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -289,6 +293,11 @@ mod tests {
         std::fs::create_dir(folder.path().join("signature-3")).unwrap();
         assert!(count().await.is_err(), "what is there must be readable");
         std::fs::remove_dir(folder.path().join("signature-3")).unwrap();
+        let pipe = folder.path().join("signature-3");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        let error = count().await.unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        std::fs::remove_file(&pipe).unwrap();
         for number in 3..=128 {
             std::fs::write(folder.path().join(format!("signature-{number}")), "x").unwrap();
         }

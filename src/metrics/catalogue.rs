@@ -6,7 +6,7 @@ use super::exposition::{Exposed, Kind, Sink};
 use super::family::{Counters, Gauge, Histograms, Level, WIDTH};
 use super::label::{
     AccessVerdict, AppendResult, Direction, Face, GateVerdict, Labels, LoadResult, LookupResult, MethodClass, Nothing,
-    Outcome, Right, StoreOperation, StoreOutcome,
+    Outcome, Recorded, Right, StoreOperation, StoreOutcome,
 };
 
 type RequestLabels = (Face, MethodClass, Outcome);
@@ -58,9 +58,12 @@ pub static GATE_VERDICTS: Counters<GateVerdict, { GateVerdict::COUNT }> =
 /// Signatures added.
 pub static APPENDS: Counters<AppendResult, { AppendResult::COUNT }> =
     Counters::new("countersign_appends_total", "Signatures that were to be added to the store.");
+/// Refused changes, where there is an audit log.
+pub static AUDIT_REFUSALS: Counters<Recorded, { Recorded::COUNT }> =
+    Counters::new("countersign_audit_refusals_total", "Refused changes, by whether the audit log has them.");
 
 /// All of the above.
-pub(super) static FAMILIES: [&dyn Exposed; 17] = [
+pub(super) static FAMILIES: [&dyn Exposed; 18] = [
     &BuildInfo,
     &REQUESTS,
     &REQUEST_SECONDS,
@@ -78,6 +81,7 @@ pub(super) static FAMILIES: [&dyn Exposed; 17] = [
     &ACCESS_CHECKS,
     &GATE_VERDICTS,
     &APPENDS,
+    &AUDIT_REFUSALS,
 ];
 
 /// Which build this is. The revision is told to the compiler by `COUNTERSIGN_REVISION`.

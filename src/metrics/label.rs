@@ -336,6 +336,16 @@ label! {
 }
 
 label! {
+    /// Whether the audit log has a refusal.
+    Recorded "recorded" {
+        /// It has, in a line of its own or in one of several.
+        Yes = "yes",
+        /// It has not: the disk is nearly full, or cannot be written.
+        No = "no",
+    }
+}
+
+label! {
     /// How adding a signature went.
     AppendResult "result" {
         /// It was stored.

@@ -21,7 +21,7 @@ pub use exposition::{Format, expose};
 pub use family::{Counters, Gauge, Histograms, Level, Open};
 pub use label::{
     AccessVerdict, AppendResult, Direction, Face, GateVerdict, Label, Labels, LoadResult, LookupResult, MethodClass,
-    Nothing, Outcome, Right, StoreOperation, StoreOutcome, UpstreamOutcome,
+    Nothing, Outcome, Recorded, Right, StoreOperation, StoreOutcome, UpstreamOutcome,
 };
 pub use process::note_start;
 pub use upstream::UpstreamMetrics;

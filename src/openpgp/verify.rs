@@ -187,7 +187,8 @@ pub fn verify(message: &[u8], keyring: &Keyring, options: &VerifyOptions) -> Res
             }
             Ok(standing) => {
                 if standing.weak {
-                    warnings.push(format!("key {} is weak: less than 2048 bits", candidate.fingerprint));
+                    let why = format!("key {} is weak: less than 2048 bits", candidate.fingerprint);
+                    warnings.push(sequoia_refuses(&why));
                 }
                 if candidate.fingerprint != candidate.primary {
                     warnings.push("made by a subkey; clients with GnuPG from before mid-2025 refuse it".to_owned());
@@ -257,7 +258,7 @@ fn acceptable(
         3 => return Err(VerifyError::WeakHash("RIPEMD-160")),
         2 if !options.allow_sha1 => return Err(VerifyError::Sha1),
         2 => {
-            warnings.push("the signature uses SHA-1: stricter clients refuse it".to_owned());
+            warnings.push(sequoia_refuses("the signature uses SHA-1"));
             HashAlgorithm::SHA1
         }
         8 => HashAlgorithm::SHA256,

@@ -295,7 +295,7 @@ impl Access {
         match self.ask(request).await {
             Ok(answer) if answer.status().is_success() => {}
             Ok(answer) => tracing::debug!(status = %answer.status(), "the upstream did not cancel an upload"),
-            Err(problem) => tracing::debug!(?problem, "the upstream did not cancel an upload"),
+            Err(problem) => tracing::debug!(reason = problem.reason(), "the upstream did not cancel an upload"),
         }
     }
 

@@ -1,14 +1,12 @@
 //! How a signature gets its place: body, form, claim, gate, limits, audit record, store. The same
 //! for every face that takes one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::audit::{Action, AuditLog, Record};
 use super::cache::SetCache;
@@ -16,6 +14,8 @@ use super::caller::Caller;
 use super::error::{Problem, Shape};
 use super::extension;
 use super::inbound::ClientBody;
+use super::receive::Receiver;
+pub(super) use super::receive::Turn;
 use super::release::ReleaseView;
 use super::upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
 use crate::config::{LimitConfig, ServerConfig};
@@ -35,8 +35,8 @@ pub(super) struct Admission {
     claims: ClaimReader,
     gate: Option<Arc<dyn UploadGate>>,
     limits: LimitConfig,
-    /// Bodies in memory at once, of all registries together.
-    turns: Arc<Semaphore>,
+    /// Takes bodies, of all registries together.
+    receiver: Arc<Receiver>,
 }
 
 /// Why a well-formed signature does not get a place.
@@ -58,11 +58,11 @@ impl Admission {
             registry: Arc::default(),
             sets,
             releases,
-            audit: AuditLog::new(config.audit_log.as_deref()),
+            audit: AuditLog::new(config),
             claims,
             gate: None,
             limits: config.limits.clone(),
-            turns: Arc::new(Semaphore::new(config.limits.uploads.clamp(1, Semaphore::MAX_PERMITS))),
+            receiver: Arc::new(Receiver::new(&config.limits)),
         }
     }
 
@@ -90,22 +90,10 @@ impl Admission {
         if length.is_some_and(|length| length > limit as u64) { Err(Problem::TooLarge(limit)) } else { Ok(()) }
     }
 
-    /// Reads a body of at most `limit` bytes, or of what is configured if that is less; the place
-    /// that it takes in memory is held by what is returned with it.
-    pub(super) async fn receive(
-        &self,
-        body: ClientBody,
-        limit: usize,
-    ) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
-        let limit = limit.min(self.limits.upload_bytes);
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| Problem::Internal)?;
-        let collected =
-            tokio::time::timeout(Duration::from_secs(self.limits.upload_seconds), Limited::new(body, limit).collect());
-        match collected.await {
-            Ok(Ok(body)) => Ok((body.to_bytes(), turn)),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::TooLarge(limit)),
-            Ok(Err(_)) | Err(_) => Err(Problem::Incomplete),
-        }
+    /// Reads a body of at most `limit` bytes, or of what is configured if that is less; its turn to
+    /// be judged, and the place that it takes in memory, are held by what is returned with it.
+    pub(super) async fn receive(&self, body: ClientBody, limit: usize, from: IpAddr) -> Result<(Bytes, Turn), Problem> {
+        self.receiver.receive(body, limit.min(self.limits.upload_bytes), from).await
     }
 
     /// Judges a message and stores it, recording first that it will be; the outcome is the

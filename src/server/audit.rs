@@ -4,21 +4,27 @@
 //! JSON lines. There, a change has two lines: `admitted` is on the disk before the store is
 //! touched, the outcome before the caller hears of it. So no change goes unrecorded, whatever
 //! crashes; while the file cannot be written nothing is changed.
+//!
+//! What is refused before anybody has shown who they are is anybody's to repeat, so it has one line
+//! a client and minute, see `refusals`. And refusals are not written while the disk has less left
+//! than `audit_reserve_mib`: that is for changes.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use serde::Serialize;
 
-use super::caller::{Caller, FORWARDED_FOR};
+use super::audit_file::AuditFile;
+use super::caller::Caller;
 use super::error::{Problem, shorten};
+use super::log;
 use super::permit::Credential;
+use super::refusals::{Refusals, Summary};
+use super::shown_name::ShownName;
+use crate::config::ServerConfig;
 use crate::image::Digest;
+use crate::metrics::{self, Recorded};
 use crate::store::Appended;
 
 /// How much of a stranger's words is written.
@@ -40,8 +46,7 @@ pub(super) struct Record {
     pub(super) action: Action,
     /// `extension` or `lookaside`.
     pub(super) face: &'static str,
-    /// `None` until the caller has shown who they are; of a refused upload to the extension, what
-    /// they say of themselves.
+    /// `None` until the caller has shown who they are.
     pub(super) who: Option<Credential>,
     /// The registry's name; empty for the default one.
     registry: Arc<str>,
@@ -52,7 +57,7 @@ pub(super) struct Record {
     pub(super) digest: Digest,
     /// The SHA-256 of the signature's bytes, once known.
     pub(super) blob: Option<Digest>,
-    from: IpAddr,
+    pub(super) from: IpAddr,
     peer: SocketAddr,
     forwarded_for: Option<String>,
     id: u64,
@@ -111,7 +116,7 @@ impl Outcome<'_> {
 
 /// One line of the file. The names are a contract.
 #[derive(Serialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     time: String,
     action: Action,
     verdict: &'static str,
@@ -124,7 +129,7 @@ struct Line<'a> {
     signature: Option<String>,
     number: Option<u32>,
     reason: Option<String>,
-    client: String,
+    pub(super) client: String,
     peer: String,
     forwarded_for: Option<&'a str>,
     request_id: String,
@@ -150,20 +155,27 @@ impl Record {
             blob: None,
             from: caller.from,
             peer: caller.peer,
-            forwarded_for: headers.get(FORWARDED_FOR).and_then(|v| v.to_str().ok()).map(|v| shorten(v, WORDS_SHOWN)),
+            forwarded_for: log::forwarded_for(headers),
             id: caller.id,
         }
+    }
+
+    /// Tells whether anybody could have made this attempt: nobody has shown who they are, or a
+    /// registry that lets anybody push has been asked.
+    fn is_anybodys(&self) -> bool {
+        self.who.as_ref().is_none_or(|who| who.name == ShownName::anonymous())
     }
 
     fn registry(&self) -> Option<&str> {
         Some(&*self.registry).filter(|name| !name.is_empty())
     }
 
-    fn line(&self, outcome: Outcome<'_>) -> Result<Vec<u8>, serde_json::Error> {
-        let line = Line {
+    /// Returns the line for the file.
+    pub(super) fn line(&self, verdict: &'static str, number: Option<u32>, reason: Option<&str>) -> Line<'_> {
+        Line {
             time: jiff::Timestamp::now().to_string(),
             action: self.action,
-            verdict: outcome.verdict(),
+            verdict,
             who: self.who.as_ref().map(|who| who.name.as_str()),
             way: self.who.as_ref().map(|who| who.way),
             face: self.face,
@@ -171,16 +183,13 @@ impl Record {
             repository: &self.repository,
             digest: self.digest.to_string(),
             signature: self.blob.as_ref().map(ToString::to_string),
-            number: outcome.number(),
-            reason: outcome.reason().as_deref().map(|reason| shorten(reason, WORDS_SHOWN)),
+            number,
+            reason: reason.map(|reason| shorten(reason, WORDS_SHOWN)),
             client: self.from.to_string(),
             peer: self.peer.to_string(),
             forwarded_for: self.forwarded_for.as_deref(),
             request_id: format!("{:016x}", self.id),
-        };
-        let mut bytes = crate::escape::json::to_string(&line)?.into_bytes();
-        bytes.push(b'\n');
-        Ok(bytes)
+        }
     }
 
     fn log(&self, outcome: Outcome<'_>) {
@@ -213,11 +222,16 @@ impl Record {
 #[derive(Clone)]
 pub(super) struct AuditLog {
     file: Option<Arc<AuditFile>>,
+    refusals: Arc<Refusals>,
 }
 
 impl AuditLog {
-    pub(super) fn new(path: Option<&Path>) -> Self {
-        Self { file: path.map(|path| Arc::new(AuditFile { path: path.to_owned(), torn: Mutex::new(None) })) }
+    pub(super) fn new(config: &ServerConfig) -> Self {
+        let file = config.audit_log.as_ref().map(|path| {
+            let reserve = config.audit_reserve_mib.saturating_mul(1 << 20);
+            Arc::new(AuditFile::new(path, reserve))
+        });
+        Self { file, refusals: Arc::default() }
     }
 
     /// Records that something is about to be done.
@@ -225,7 +239,7 @@ impl AuditLog {
     /// # Errors
     /// [`Problem::Unrecorded`]: it must not be done.
     pub(super) async fn begin(&self, record: &Record) -> Result<(), Problem> {
-        self.write(record, Outcome::Admitted, true).await
+        self.write(record, Outcome::Admitted).await
     }
 
     /// Records what came of it.
@@ -233,20 +247,67 @@ impl AuditLog {
     /// # Errors
     /// [`Problem::Unrecorded`] after a change: the caller must not be told that all is well.
     pub(super) async fn end(&self, record: &Record, outcome: Outcome<'_>) -> Result<(), Problem> {
-        record.log(outcome);
-        if let Outcome::Failed(_) = outcome {
-            // There is nothing that could go unrecorded.
-            let _ = self.write(record, outcome, false).await;
+        let Outcome::Failed(problem) = outcome else {
+            record.log(outcome);
+            return self.write(record, outcome).await;
+        };
+        // There is nothing that could go unrecorded.
+        if record.is_anybodys() {
+            if record.who.is_some() {
+                // The registry was asked, and the upload judged: nobody has very many of those.
+                record.log(outcome);
+            }
+            if self.refusals.note(record, problem) {
+                self.write_refusals_later();
+            }
             return Ok(());
         }
-        self.write(record, outcome, true).await
+        record.log(outcome);
+        if let Some(line) = line(&record.line(outcome.verdict(), None, outcome.reason().as_deref())) {
+            self.write_refused(vec![(1, line)]).await;
+        }
+        Ok(())
     }
 
-    async fn write(&self, record: &Record, outcome: Outcome<'_>, durably: bool) -> Result<(), Problem> {
+    /// Writes what was refused to strangers and is not written yet: when the server ends.
+    pub(super) async fn finish(&self) {
+        let refusals = self.refusals.take();
+        refusals.iter().for_each(Summary::log);
+        let lines = refusals.iter().filter_map(|refused| Some((refused.count(), line(&refused.line())?)));
+        self.write_refused(lines.collect()).await;
+    }
+
+    /// Does the same when the minute is over.
+    fn write_refusals_later(&self) {
+        let audit = self.clone();
+        // Without a runtime nothing is served.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(super::refusals::TOGETHER).await;
+                audit.finish().await;
+            });
+        }
+    }
+
+    /// Writes lines about so many refusals each, unless the room is needed for changes.
+    async fn write_refused(&self, lines: Vec<(u64, Vec<u8>)>) {
+        let Some(file) = self.file.clone().filter(|_| !lines.is_empty()) else { return };
+        // Nobody waits for it but the one who is refused.
+        let _ = tokio::task::spawn_blocking(move || {
+            for (count, line) in lines {
+                let recorded = if file.append_refused(&line) { Recorded::Yes } else { Recorded::No };
+                metrics::AUDIT_REFUSALS.add(recorded, count);
+            }
+        })
+        .await;
+    }
+
+    /// Writes a line that must be on the disk.
+    async fn write(&self, record: &Record, outcome: Outcome<'_>) -> Result<(), Problem> {
         let Some(file) = self.file.clone() else { return Ok(()) };
-        let line = record.line(outcome).map_err(|_| Problem::Unrecorded)?;
-        let path = file.path.clone();
-        let written = tokio::task::spawn_blocking(move || file.append(&line, durably)).await;
+        let line = line(&record.line(outcome.verdict(), outcome.number(), None)).ok_or(Problem::Unrecorded)?;
+        let path = file.path().to_owned();
+        let written = tokio::task::spawn_blocking(move || file.append(&line, true)).await;
         written.map_err(std::io::Error::other).flatten().map_err(|error| {
             tracing::error!(path = %path.display(), %error, "cannot write the audit log");
             Problem::Unrecorded
@@ -254,88 +315,32 @@ impl AuditLog {
     }
 }
 
-/// The file of JSON lines. It is opened for each line, so that it may be moved away at any time.
-struct AuditFile {
-    path: PathBuf,
-    /// Whether the last line was not written whole; at first nobody knows, for an earlier process
-    /// may have died over it.
-    torn: Mutex<Option<bool>>,
-}
-
-impl AuditFile {
-    /// Appends one line by one write, so that several processes may share the file.
-    fn append(&self, line: &[u8], durably: bool) -> std::io::Result<()> {
-        let mut torn = self.torn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut file = open(&self.path)?;
-        let mut whole = Vec::with_capacity(line.len() + 1);
-        let is_torn = match *torn {
-            Some(false) => false,
-            // Another process may have ended the line since.
-            maybe => ends_torn(&self.path).unwrap_or(maybe == Some(true)),
-        };
-        if is_torn {
-            whole.push(b'\n');
-        }
-        whole.extend_from_slice(line);
-        let written = file.write(&whole)?;
-        let is_torn = written < whole.len();
-        *torn = Some(is_torn);
-        if is_torn {
-            return Err(std::io::Error::new(std::io::ErrorKind::StorageFull, "the line was not written whole"));
-        }
-        if durably {
-            file.sync_data()?;
-        }
-        Ok(())
-    }
-}
-
-/// Tells whether a file's last line has no end.
-fn ends_torn(path: &Path) -> std::io::Result<bool> {
-    let found = std::fs::metadata(path)?;
-    if !found.is_file() || found.len() == 0 {
-        return Ok(false);
-    }
-    let mut last = [0];
-    File::open(path)?.read_exact_at(&mut last, found.len() - 1)?;
-    Ok(last != *b"\n")
-}
-
-/// Opens the file; a new one is also made to stay in its folder.
-fn open(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true);
-    match options.open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let file = options.create(true).mode(0o640).open(path)?;
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            File::open(folder)?.sync_all()?;
-            Ok(file)
-        }
-        opened => opened,
-    }
-}
-
-/// Makes sure that the audit log can be written.
-///
-/// # Errors
-/// What the system says.
-pub fn check_audit_log(path: &Path) -> std::io::Result<()> {
-    open(path).map(drop)
+/// Writes a line down; fails for nothing that is in one.
+fn line(line: &impl Serialize) -> Option<Vec<u8>> {
+    let mut bytes = crate::escape::json::to_string(line).ok()?.into_bytes();
+    bytes.push(b'\n');
+    Some(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::server::caller::FORWARDED_FOR;
+
+    fn log(path: &Path) -> AuditLog {
+        AuditLog::new(&ServerConfig { audit_log: Some(path.to_owned()), ..ServerConfig::default() })
+    }
 
     fn record() -> Record {
         let mut headers = HeaderMap::new();
-        headers.insert(FORWARDED_FOR, "203.0.113.1\"".parse().unwrap());
+        headers.insert(FORWARDED_FOR, "203.0.113.1, secret\"".parse().unwrap());
         let caller = Caller { from: [203, 0, 113, 1].into(), ..Caller::local(7) };
         let digest = Digest::sha256(b"x");
         let image = ("birds/bluebird", &digest);
         let mut record = Record::new(Action::Add, "lookaside", &"icr.io".into(), image, &headers, &caller);
-        record.who = Some(Credential { way: "htpasswd", name: "bob\n".to_owned() });
+        record.who = Some(Credential { way: "htpasswd", name: ShownName::configured("bob\n") });
         record
     }
 
@@ -348,21 +353,21 @@ mod tests {
     async fn a_change_has_two_lines_and_a_refusal_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        let log = AuditLog::new(Some(&path));
+        let audit = log(&path);
         let mut record = record();
-        log.end(&record, Outcome::Failed(&Problem::Unauthorized)).await.unwrap();
+        audit.end(&record, Outcome::Failed(&Problem::Unauthorized)).await.unwrap();
         record.blob = Some(Digest::sha256(b"blob"));
-        log.begin(&record).await.unwrap();
+        audit.begin(&record).await.unwrap();
         // As logrotate does it.
         std::fs::rename(&path, dir.path().join("audit.1")).unwrap();
-        log.end(&record, Outcome::Stored(3)).await.unwrap();
+        audit.end(&record, Outcome::Stored(3)).await.unwrap();
         let (old, new) = (lines(&dir.path().join("audit.1")), lines(&path));
         assert_eq!((old.len(), new.len()), (2, 1));
         assert_eq!((old[0]["verdict"].as_str(), old[1]["verdict"].as_str()), (Some("refused"), Some("admitted")));
         let mut line = new[0].clone();
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
         line["time"] = "TIME".into();
-        insta::assert_snapshot!(line.to_string(), @r#"{"action":"add","client":"203.0.113.1","digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","face":"lookaside","forwarded_for":"203.0.113.1\"","number":3,"peer":"127.0.0.1:1234","reason":null,"registry":"icr.io","repository":"birds/bluebird","request_id":"0000000000000007","signature":"sha256:fa2c8cc4f28176bbeed4b736df569a34c79cd3723e9ec42f9674b4d46ac6b8b8","time":"TIME","verdict":"stored","way":"htpasswd","who":"bob\n"}"#);
+        insta::assert_snapshot!(line.to_string(), @r#"{"action":"add","client":"203.0.113.1","digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","face":"lookaside","forwarded_for":"203.0.113.1, unknown","number":3,"peer":"127.0.0.1:1234","reason":null,"registry":"icr.io","repository":"birds/bluebird","request_id":"0000000000000007","signature":"sha256:fa2c8cc4f28176bbeed4b736df569a34c79cd3723e9ec42f9674b4d46ac6b8b8","time":"TIME","verdict":"stored","way":"htpasswd","who":"bob\n"}"#);
     }
 
     #[tokio::test]
@@ -371,7 +376,7 @@ mod tests {
         let path = dir.path().join("audit.jsonl");
         for (before, lines) in [("{\"a\":1}\n{\"b", 3), ("{\"a\":1}\n", 2), ("", 1)] {
             std::fs::write(&path, before).unwrap();
-            AuditLog::new(Some(&path)).begin(&record()).await.unwrap();
+            log(&path).begin(&record()).await.unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
             assert_eq!(text.lines().count(), lines, "{text}");
             assert!(serde_json::from_str::<serde_json::Value>(text.lines().last().unwrap()).is_ok(), "{text}");
@@ -381,11 +386,68 @@ mod tests {
     #[tokio::test]
     async fn a_failing_file_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let log = AuditLog::new(Some(&dir.path().join("no/such/folder")));
-        assert!(matches!(log.begin(&record()).await, Err(Problem::Unrecorded)));
-        assert!(matches!(log.end(&record(), Outcome::Stored(1)).await, Err(Problem::Unrecorded)));
-        assert!(log.end(&record(), Outcome::Failed(&Problem::Internal)).await.is_ok());
-        assert!(matches!(AuditLog::new(Some(Path::new("/dev/full"))).begin(&record()).await, Err(Problem::Unrecorded)));
-        AuditLog::new(None).begin(&record()).await.unwrap();
+        let audit = log(&dir.path().join("no/such/folder"));
+        assert!(matches!(audit.begin(&record()).await, Err(Problem::Unrecorded)));
+        assert!(matches!(audit.end(&record(), Outcome::Stored(1)).await, Err(Problem::Unrecorded)));
+        assert!(audit.end(&record(), Outcome::Failed(&Problem::Internal)).await.is_ok());
+        assert!(matches!(log(Path::new("/dev/full")).begin(&record()).await, Err(Problem::Unrecorded)));
+        AuditLog::new(&ServerConfig::default()).begin(&record()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn refusals_of_strangers_are_one_line_a_client() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let audit = log(&path);
+        let mut stranger = record();
+        stranger.who = None;
+        for n in 0..1000u32 {
+            stranger.face = if n % 4 == 0 { "lookaside" } else { "extension" };
+            let problem = if n % 2 == 0 { Problem::Unauthorized } else { Problem::Denied("no".to_owned()) };
+            audit.end(&stranger, Outcome::Failed(&problem)).await.unwrap();
+        }
+        assert!(!path.exists(), "not a line each");
+        stranger.from = "2001:db8::1".parse().unwrap();
+        audit.end(&stranger, Outcome::Failed(&Problem::UpstreamTimeout)).await.unwrap();
+        stranger.from = "2001:db8::2".parse().unwrap();
+        audit.end(&stranger, Outcome::Failed(&Problem::UpstreamTimeout)).await.unwrap();
+        // What is known of somebody who showed who they are is told at once.
+        audit.end(&record(), Outcome::Failed(&Problem::Denied("no".to_owned()))).await.unwrap();
+        assert_eq!(lines(&path).len(), 1);
+        audit.finish().await;
+        audit.finish().await;
+        let mut told = lines(&path);
+        assert_eq!(told.len(), 3);
+        for line in &mut told[1..] {
+            for time in ["time", "first", "last"] {
+                assert!(line[time].as_str().unwrap().ends_with('Z'));
+                line[time] = "TIME".into();
+            }
+        }
+        told.sort_by_key(|line| line["count"].as_u64());
+        assert_eq!(
+            (&told[1]["count"], &told[1]["client"], &told[1]["verdict"]),
+            (&2.into(), &"2001:db8::1".into(), &"failed".into())
+        );
+        insta::assert_snapshot!(told[2].to_string(), @r#"{"action":"add","actions":{"add":1000},"client":"203.0.113.1","count":1000,"digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","face":"lookaside","faces":{"extension":750,"lookaside":250},"first":"TIME","forwarded_for":"203.0.113.1, unknown","last":"TIME","number":null,"peer":"127.0.0.1:1234","reason":"Unauthorized","reasons":{"Unauthorized":500,"no":500},"registry":"icr.io","repository":"birds/bluebird","request_id":"0000000000000007","signature":null,"time":"TIME","verdict":"refused","way":null,"who":null}"#);
+    }
+
+    #[tokio::test]
+    async fn the_reserve_is_for_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let config =
+            ServerConfig { audit_log: Some(path.clone()), audit_reserve_mib: u64::MAX, ..ServerConfig::default() };
+        let audit = AuditLog::new(&config);
+        audit.end(&record(), Outcome::Failed(&Problem::Unauthorized)).await.unwrap();
+        let mut stranger = record();
+        stranger.who = None;
+        audit.end(&stranger, Outcome::Failed(&Problem::Unauthorized)).await.unwrap();
+        audit.finish().await;
+        assert!(!path.exists(), "no disk has so much left");
+        audit.begin(&record()).await.unwrap();
+        audit.end(&record(), Outcome::Stored(1)).await.unwrap();
+        let verdicts: Vec<_> = lines(&path).iter().map(|line| line["verdict"].to_string()).collect();
+        assert_eq!(verdicts, ["\"admitted\"", "\"stored\""]);
     }
 }

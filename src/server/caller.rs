@@ -63,7 +63,7 @@ pub(super) fn address(headers: &HeaderMap, peer: IpAddr, trusted: &[Network]) ->
 }
 
 /// Reads one address of the header: some proxies write a port, and brackets round IPv6.
-fn hop(text: &str) -> Option<IpAddr> {
+pub(super) fn hop(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse::<IpAddr>().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
     address.map(|address| address.to_canonical())

@@ -10,7 +10,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTI
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::body::Answer;
-use super::passwords::FAILURE_WINDOW;
+use super::tries::FAILURE_WINDOW;
 use crate::escape;
 use crate::image::Digest;
 use crate::metrics::Outcome;
@@ -35,7 +35,7 @@ pub(super) enum Shape {
 }
 
 /// Everything that may go wrong with a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Problem {
     /// The path is no well-formed address of anything.
     NoSuchAddress(Shape),
@@ -86,8 +86,11 @@ pub(super) enum Problem {
     Unauthorized,
     /// Too many wrong credentials came from there.
     TooManyFailures,
-    /// Too many others wait for their passwords to be checked.
+    /// Too many others wait for their turn.
     Busy,
+    /// What is shown at this release address depends on more repositories than the registry is asked
+    /// about for one request.
+    TooManyQuestions,
     /// The file that would tell who may come in cannot be used; told in the log.
     Credentials,
     /// What is asked for is true of another state than the present one.
@@ -138,9 +141,12 @@ impl Problem {
             Self::UpstreamUnreachable => Some(Outcome::UpstreamUnreachable),
             Self::UpstreamTimeout => Some(Outcome::UpstreamTimeout),
             Self::UpstreamFailing(..) => Some(Outcome::UpstreamFailing),
-            Self::Gate | Self::Overloaded | Self::Busy | Self::Credentials | Self::Unrecorded => {
-                Some(Outcome::Unavailable)
-            }
+            Self::Gate
+            | Self::Overloaded
+            | Self::Busy
+            | Self::TooManyQuestions
+            | Self::Credentials
+            | Self::Unrecorded => Some(Outcome::Unavailable),
             Self::Internal => Some(Outcome::Internal),
             Self::Plainly(problem) => problem.outcome(),
             _ => None,
@@ -173,6 +179,11 @@ impl Problem {
             }
             Self::Busy => {
                 let message = "too many others are waiting; try again";
+                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
+            }
+            Self::TooManyQuestions => {
+                let message = "the registry has to be asked about too many repositories below this address; try again \
+                               soon, or ask at the repository's own address";
                 retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
             }
             Self::Credentials => {
@@ -394,6 +405,8 @@ mod tests {
             (Problem::UpstreamFailing(StatusCode::SERVICE_UNAVAILABLE, None), 503, "UNAVAILABLE", true),
             (Problem::Overloaded, 503, "UNAVAILABLE", true),
             (Problem::TooManyRequests, 429, "TOOMANYREQUESTS", true),
+            (Problem::Busy, 503, "UNAVAILABLE", true),
+            (Problem::TooManyQuestions, 503, "UNAVAILABLE", true),
             (Problem::Malformed("x"), 400, "UNSUPPORTED", false),
             (Problem::Internal, 500, "UNKNOWN", false),
         ] {

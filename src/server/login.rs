@@ -72,6 +72,11 @@ impl Login {
             Err(error) => match &*error {
                 TokenError::Unauthorized(_) => Ok(None),
                 TokenError::Refused { refusal, .. } if refusal.status() == StatusCode::FORBIDDEN => Ok(None),
+                // Its own words may repeat what the caller sent.
+                TokenError::Refused { realm, refusal } => {
+                    tracing::warn!(realm, status = %refusal.status(), "no token for a caller");
+                    Err(Problem::UpstreamUnreachable)
+                }
                 other => {
                     tracing::warn!(error = %other, "no token for a caller");
                     Err(Problem::UpstreamUnreachable)

@@ -38,10 +38,7 @@ pub(super) async fn serve(
             let set = sets.get(address.set).await.map_err(|error| Problem::unread(&error, Shape::Plain))?;
             set.entries.get(position - 1).cloned()
         }
-        Layout::Release => {
-            let at = Box::pin(releases.at(sets, address.set, position, visible));
-            at.await.map_err(|error| Problem::unread(&error, Shape::Plain))?
-        }
+        Layout::Release => Box::pin(releases.at(sets, address.set, position, visible)).await?,
     };
     Ok(answer(method, headers, entry.ok_or(Problem::NoSuchSignature)?))
 }

@@ -6,19 +6,23 @@
 //! may read and write there, and what is uploaded to any face passes `admission` and leaves an
 //! `audit` record. Faces read the store through `cache` only, speak to a registry through its
 //! `upstream`, ask it for rights through `access`, and fail with a `Problem`, which `error` alone
-//! turns into a status.
+//! turns into a status. `fair`, `tries`, `release_questions` and `refusals` see to it that one client cannot
+//! have what all others need.
 
 mod access;
 mod admin;
 mod admission;
 mod asker;
 mod audit;
+mod audit_file;
 mod body;
 mod cache;
 mod caller;
+mod client_address;
 mod client_headers;
 mod error;
 mod extension;
+mod fair;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
@@ -35,11 +39,16 @@ mod passwords;
 mod peer;
 mod permit;
 mod proxy;
+mod question;
+mod receive;
+mod refusals;
 mod release;
+mod release_questions;
 mod rewrite;
 mod rooms;
 mod route;
 mod scope;
+mod shown_name;
 mod sites;
 #[cfg(feature = "otlp")]
 mod span;
@@ -52,6 +61,7 @@ mod token;
 mod token_life;
 mod tokens;
 mod trace;
+mod tries;
 mod upload;
 mod upstream;
 mod upstream_ping;
@@ -68,7 +78,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 
 pub use admin::serve_admin;
-pub use audit::check_audit_log;
+pub use audit_file::check_audit_log;
 pub use body::{Answer, Body};
 pub use gate::ConfiguredGate;
 pub use inbound::{ClientBody, ClientBodyError};
@@ -88,6 +98,7 @@ use crate::store::{SetAddress, SignatureAddress, Store, StorePath};
 use access::Access;
 use admission::Admission;
 use asker::Asker;
+use audit::AuditLog;
 use cache::{Backend, SetCache};
 use caller::Caller;
 use error::{Problem, Shape};
@@ -95,6 +106,7 @@ use health::Health;
 use log::RequestLog;
 use login::Login;
 use release::ReleaseView;
+use release_questions::Questions;
 use rooms::{Plan, Rooms};
 use route::{Place, Route};
 use sites::{Door, Site, Sites};
@@ -111,6 +123,7 @@ pub struct App(Arc<State>);
 struct State {
     sets: Arc<SetCache>,
     releases: Arc<ReleaseView>,
+    audit: AuditLog,
     sites: Sites,
     rooms: Rooms,
     /// The store's part that stands at the top of the configuration.
@@ -177,6 +190,7 @@ impl App {
             public_health: config.admin.public,
             sets,
             releases,
+            audit: admission.audit.clone(),
             sites: Sites::new(sites, config),
             rooms: Rooms::new(default, plans),
             prefix: config.store_prefix.clone(),
@@ -345,12 +359,20 @@ impl App {
         let caller = state.sites.door(&head.headers).caller(&head.headers, from, id);
         let asker = Asker::new(&head, &caller);
         state.rooms.of(address.set.path()).permit.read(&address.set, asker).await.map_err(Problem::plainly)?;
-        let may_see = |set: SetAddress| -> BoxFuture<'_, bool> {
-            Box::pin(async move { state.rooms.of(set.path()).permit.shows(&set, asker).await })
+        let questions = Questions::default();
+        let asked = &questions;
+        let may_see = |set: SetAddress| -> BoxFuture<'_, Result<bool, Problem>> {
+            Box::pin(async move { state.rooms.of(set.path()).permit.shows(&set, asker, asked).await })
         };
         let served =
             lookaside::serve(&state.sets, &state.releases, &head.method, &head.headers, address, Some(&may_see)).await;
-        let mut answer = served.unwrap_or_else(Problem::into_answer);
+        let mut answer = match served {
+            Ok(answer) => answer,
+            Err(problem @ (Problem::NoSuchSignature | Problem::Store(_) | Problem::Unfinished(_))) => {
+                problem.into_answer()
+            }
+            Err(problem) => return Err(problem.plainly()),
+        };
         // `must-revalidate` would let shared caches keep what one caller may read.
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         Ok(answer)
@@ -440,6 +462,11 @@ impl App {
     /// elsewhere; all else goes on.
     pub fn leave(&self) {
         self.0.health.leave();
+    }
+
+    /// Writes down what is still to be written: when nothing is served any more.
+    async fn finish(&self) {
+        self.0.audit.finish().await;
     }
 
     fn health(&self) -> &Health {

@@ -79,3 +79,36 @@ fn authorized(mut parts: request::Parts, authorization: Option<HeaderValue>) -> 
     }
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::challenges;
+    use crate::registry::{AuthFiles, CredentialSource, RegistryOptions};
+    use crate::server::HttpClient;
+    use http::HeaderMap;
+
+    /// The credentials of `key` are found for an upstream at `address`.
+    async fn found(address: &str, key: &str) -> bool {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!(r#"{{"auths":{{"{key}":{{"auth":"dTpw"}}}}}}"#)).unwrap();
+        let credentials = CredentialSource::Files(AuthFiles::only(file.path()));
+        let client = RegistryClient::new(RegistryOptions { credentials, ..RegistryOptions::default() });
+        let origin = HttpOrigin::parse(address).unwrap();
+        let own = Own::new(client, "", &origin);
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=x"));
+        let repository = Repository::of_registry(&own.domain, "a/b").unwrap();
+        let http = HttpClient::new(rustls::RootCertStore::empty(), false).unwrap();
+        let asked = own.client.pull_authorization(&http, &challenges(&headers), &repository, true, false).await;
+        asked.unwrap().is_some()
+    }
+
+    #[tokio::test]
+    async fn credentials_of_an_upstream_by_address() {
+        assert!(found("http://[::1]:5000", "[::1]:5000").await);
+        assert!(found("http://[::1]:5000", "[::1]:5000/a").await);
+        assert!(!found("http://[::1]:5000", "[::2]:5000").await);
+        assert!(found("http://127.0.0.1:5000", "127.0.0.1:5000").await);
+    }
+}

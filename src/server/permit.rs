@@ -8,18 +8,17 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::StatusCode;
-use zeroize::Zeroizing;
-
-use super::access::{Access, Manifest};
+use super::access::Access;
 use super::asker::{Asker, called};
 use super::error::Problem;
 use super::login::Login;
 use super::passwords::{Desk, Passwords, Verdict};
+use super::question::{BasicPair, Question, Right};
+use super::release_questions::{Answers, Questions};
+use super::shown_name::ShownName;
 use super::tokens::TokenFile;
 use super::watched::CredentialsFileError;
 use crate::config::{AccessError, CertificateName, Namespaces, ServerConfig, Way};
-use crate::registry;
 use crate::store::{SetAddress, StorePath};
 
 /// Access rules that cannot be used.
@@ -42,7 +41,7 @@ pub(super) struct Credential {
     /// The way in, as the configuration calls it.
     pub(super) way: &'static str,
     /// The name there; no secret.
-    pub(super) name: String,
+    pub(super) name: ShownName,
 }
 
 /// A configured way with what it needs.
@@ -65,17 +64,9 @@ pub(super) struct Permit {
     prefix: StorePath,
     upstream: Option<(Arc<Access>, Login)>,
     desk: Arc<Desk>,
+    answers: Answers,
     open: bool,
     writable: bool,
-}
-
-/// What is wanted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Right {
-    Read,
-    /// To read by the way, where a refusal is nobody's fault.
-    See,
-    Write,
 }
 
 impl Permit {
@@ -91,7 +82,8 @@ impl Permit {
         let writable = configured.iter().any(|rule| !rule.write.is_empty());
         let rules =
             configured.map(|rule| Rule { read: files.entrances(&rule.read), write: files.entrances(&rule.write) });
-        Self { rules, prefix: config.store_prefix.clone(), upstream, desk: files.desk.clone(), open, writable }
+        let (desk, answers) = (files.desk.clone(), Answers::default());
+        Self { rules, prefix: config.store_prefix.clone(), upstream, desk, answers, open, writable }
     }
 
     /// Returns the repository that a path of the store belongs to; `None` for what lies beside the
@@ -136,8 +128,23 @@ impl Permit {
     }
 
     /// Tells whether a caller may read a set that is part of what they asked for.
-    pub(super) async fn shows(&self, set: &SetAddress, asker: Asker<'_>) -> bool {
-        self.is_open_at(set) || self.enter(&self.rule(set.path()).read, Right::See, set, asker).await.is_ok()
+    ///
+    /// # Errors
+    /// Why nobody can decide: such a set is not to be taken for one that is not there.
+    pub(super) async fn shows(
+        &self,
+        set: &SetAddress,
+        asker: Asker<'_>,
+        questions: &Questions,
+    ) -> Result<bool, Problem> {
+        if self.is_open_at(set) {
+            return Ok(true);
+        }
+        match self.enter(&self.rule(set.path()).read, Right::See(questions), set, asker).await {
+            Ok(_) => Ok(true),
+            Err(Problem::Unauthorized | Problem::Denied(_)) => Ok(false),
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Agrees to a caller's writing to a set, and names them.
@@ -165,30 +172,30 @@ impl Permit {
     async fn enter(
         &self,
         ways: &[Entrance],
-        right: Right,
+        right: Right<'_>,
         set: &SetAddress,
         asker: Asker<'_>,
     ) -> Result<Credential, Problem> {
-        let mut presented = false;
+        let mut presented = Vec::new();
         if let Some(certificate) = asker.certificate {
             for way in ways {
                 if let Entrance::Certificate(names) = way
                     && let Some(name) = called(certificate, names)
                 {
-                    return Ok(Credential { way: "certificate", name });
+                    return Ok(Credential { way: "certificate", name: ShownName::configured(name) });
                 }
             }
         }
         if ways.iter().any(|way| matches!(way, Entrance::Token(_))) {
             for token in asker.tokens() {
-                presented = true;
                 for way in ways {
                     if let Entrance::Token(file) = way
                         && let Some(name) = file.whose(token.as_bytes()).map_err(unusable)?
                     {
-                        return Ok(Credential { way: "token", name });
+                        return Ok(Credential { way: "token", name: ShownName::configured(name) });
                     }
                 }
+                presented.push(token);
             }
         }
         let basic = asker.basic();
@@ -197,9 +204,13 @@ impl Permit {
             for way in ways {
                 let Entrance::Htpasswd(file) = way else { continue };
                 match file.verify(&self.desk, (user, password), from).await.map_err(unusable)? {
-                    Verdict::Right => return Ok(Credential { way: "htpasswd", name: user.clone() }),
+                    Verdict::Right => {
+                        let name = ShownName::configured(user.as_str());
+                        return Ok(Credential { way: "htpasswd", name });
+                    }
                     Verdict::Wrong => {}
                     Verdict::TooMany => return Err(Problem::TooManyFailures),
+                    Verdict::Crowded => return Err(Problem::TooManyRequests),
                     Verdict::Busy => return Err(Problem::Busy),
                 }
             }
@@ -208,8 +219,11 @@ impl Permit {
         if asks_upstream && let Some(credential) = self.ask_upstream(right, set, asker, basic.as_ref()).await? {
             return Ok(credential);
         }
-        if presented && basic.is_none() && right != Right::See {
-            self.desk.count_failure(from, "").await;
+        if basic.is_none() {
+            for token in presented {
+                // Counted by being tried and never found right.
+                drop(self.desk.begin(from, "", token.as_bytes()).await);
+            }
         }
         // A password helps where one is asked for; nothing that a client can add later does elsewhere.
         if asks_upstream || ways.iter().any(|way| matches!(way, Entrance::Htpasswd(_))) {
@@ -221,67 +235,67 @@ impl Permit {
     /// Asks the registry, with Basic credentials or none: a token of ours is nothing for it.
     async fn ask_upstream(
         &self,
-        right: Right,
+        right: Right<'_>,
         set: &SetAddress,
         asker: Asker<'_>,
-        basic: Option<&(String, Zeroizing<Vec<u8>>)>,
+        basic: Option<&BasicPair>,
     ) -> Result<Option<Credential>, Problem> {
         let Some((access, login)) = &self.upstream else { return Ok(None) };
         let Some(repository) = self.repository(set.path()).filter(|name| !name.is_empty()) else { return Ok(None) };
-        let (from, caller) = (asker.caller.from, asker.caller);
-        let user = basic.map(|(user, _)| user.as_str());
-        let name = user.unwrap_or("anonymous");
         // A registry that lets anybody push never looks at names.
-        if right == Right::Write && user.is_none() {
+        if right.is_write() && basic.is_none() {
             return Ok(None);
         }
-        if user.is_some() && self.desk.is_locked(from, name).await {
-            return Err(Problem::TooManyFailures);
+        let question = Question { access, login, repository, set, asker, basic };
+        let Right::See(questions) = right else { return self.put(question, right).await };
+        let digest = set.digest().to_string();
+        let mut parts: Vec<&[u8]> = vec![b"see", repository.as_bytes(), digest.as_bytes()];
+        // All of the caller's that the registry is shown.
+        match basic {
+            Some((user, password)) => parts.extend([user.as_bytes(), password]),
+            None => parts.push(b"nobody"),
         }
-        let credential = basic.map(|(user, password)| {
-            registry::Credential::new(user.as_str(), String::from_utf8_lossy(password).into_owned())
-        });
-        let actions = if right == Right::Write { "pull,push" } else { "pull" };
-        let headers = |credential| login.headers((repository, actions), asker.headers, credential, caller.id);
-        if right == Right::Write
-            && let Some(nobody) = headers(None).await?
-        {
-            match access.push(repository, &nobody, caller).await {
-                Err(refused) if is_refusal(&refused) => {}
-                Err(other) => return Err(other),
-                Ok(()) => {
-                    let reason =
-                        "the registry takes uploads from anybody, so its word names nobody who could write here";
-                    return Err(Problem::Denied(reason.to_owned()));
-                }
-            }
-        }
-        let asked = match headers(credential.as_ref()).await? {
-            Some(headers) if right == Right::Write => access.push(repository, &headers, caller).await.map(|()| true),
-            Some(headers) => {
-                let found = access.pull(repository, set.digest(), &headers, caller).await;
-                found.map(|found| found == Manifest::Readable)
-            }
-            None => Err(Problem::Unauthorized),
+        self.answers.ask(self.desk.key(&parts), questions, self.put(question, right)).await
+    }
+
+    /// Puts a question to the registry, and notes whether the credentials with it were right.
+    async fn put(&self, question: Question<'_>, right: Right<'_>) -> Result<Option<Credential>, Problem> {
+        let Some((user, password)) = question.basic else {
+            return match question.ask(right).await {
+                Ok(true) => Ok(Some(Credential { way: "upstream", name: ShownName::anonymous() })),
+                Ok(false) => Ok(None),
+                Err(problem) => Err(problem),
+            };
         };
-        match asked {
-            Ok(true) => Ok(Some(Credential { way: "upstream", name: name.to_owned() })),
-            Ok(false) => Err(Problem::Denied("the registry has no such image for you".to_owned())),
-            Err(refused) if is_refusal(&refused) => {
-                if user.is_some() && right != Right::See {
-                    self.desk.count_failure(from, name).await;
-                }
+        let from = question.asker.caller.from;
+        let Some(attempt) = self.desk.begin(from, user, password).await else { return Err(Problem::TooManyFailures) };
+        let known = self.desk.key(&[b"upstream", user.as_bytes(), password]);
+        match question.ask(right).await {
+            Ok(true) => {
+                attempt.right();
+                self.desk.note_right(known).await;
+                let name = ShownName::given(user.as_bytes(), password);
+                Ok(Some(Credential { way: "upstream", name }))
+            }
+            // Who has rights elsewhere has not guessed; a registry also says 401 to those without a right.
+            Ok(false) | Err(Problem::Denied(_)) if self.desk.is_right(&known).await => {
+                attempt.right();
                 Ok(None)
             }
-            Err(other) => Err(other),
+            Ok(false) => {
+                attempt.wrong();
+                Ok(None)
+            }
+            Err(problem @ Problem::Denied(_)) => {
+                attempt.wrong();
+                Err(problem)
+            }
+            Err(problem) => {
+                attempt.undecided();
+                Err(problem)
+            }
         }
     }
-}
-
-fn is_refusal(problem: &Problem) -> bool {
-    let refusals = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
-    matches!(problem, Problem::Unauthorized)
-        || matches!(problem, Problem::PassedOn { status, .. } if refusals.contains(status))
 }
 
 fn unusable(error: CredentialsFileError) -> Problem {
@@ -387,7 +401,7 @@ mod tests {
             [("name", "ci.example"), ("print", "ci.example"), ("subject", "CN=ci"), ("any", "ci.example")]
         {
             let credential = write(&permit, path, head("/", None, Some(certificate()))).await.unwrap();
-            assert_eq!(credential, Credential { way: "certificate", name: name.to_owned() });
+            assert_eq!(credential, Credential { way: "certificate", name: ShownName::configured(name) });
             assert!(matches!(write(&permit, path, head("/", None, None)).await, Err(Problem::Denied(_))), "{path}");
         }
         let other = write(&permit, "other", head("/", None, Some(certificate()))).await;

@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
 use super::cache::{Entry, SetCache, SignatureSet, timed};
+use super::error::{Problem, Shape};
 use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::metrics::StoreOperation;
@@ -22,8 +23,8 @@ const SHOWN: usize = 127;
 /// How many sets are asked about before the view is what was found.
 const LOOKED_AT: usize = 1000;
 
-/// Tells whether the caller may see a set.
-pub(super) type Visible<'a> = dyn Fn(SetAddress) -> BoxFuture<'a, bool> + Send + Sync + 'a;
+/// Tells whether the caller may see a set; the error is why nobody can tell.
+pub(super) type Visible<'a> = dyn Fn(SetAddress) -> BoxFuture<'a, Result<bool, Problem>> + Send + Sync + 'a;
 
 /// The release view of the store.
 pub(super) struct ReleaseView {
@@ -44,17 +45,24 @@ impl ReleaseView {
 
     /// Returns the signature at `position` (from 1) of a release address, of the sets that
     /// `visible` lets the caller see; `None` lets them see all.
+    ///
+    /// # Errors
+    /// The store's failure, or that of `visible`: a set of which nobody knows whether the caller may
+    /// see it is not taken for one that is not there.
     pub(super) async fn at(
         &self,
         sets: &SetCache,
         address: SetAddress,
         position: usize,
         visible: Option<&Visible<'_>>,
-    ) -> Result<Option<Entry>, Arc<StoreError>> {
-        let mut found = own(sets, &address).await?;
+    ) -> Result<Option<Entry>, Problem> {
+        let failing = |error: Arc<StoreError>| Problem::unread(&error, Shape::Plain);
+        let mut found = own(sets, &address).await.map_err(failing)?;
         if found.iter().all(|set| set.entries.is_empty()) {
             let mut looked_at = 0;
-            for below in self.index.find(sets, address.digest()).await? {
+            for below in
+                self.index.find(sets, address.digest()).await.map_err(|error| Problem::unread(&error, Shape::Plain))?
+            {
                 if found.iter().map(|set| set.entries.len()).sum::<usize>() >= SHOWN || looked_at >= LOOKED_AT {
                     break;
                 }
@@ -63,11 +71,15 @@ impl ReleaseView {
                 }
                 looked_at += 1;
                 let may = match visible {
-                    Some(visible) => visible(below.clone()).await,
+                    Some(visible) => visible(below.clone()).await?,
                     None => true,
                 };
                 if may {
-                    found.push(sets.get(below).await?);
+                    found.push(sets.get(below).await.map_err(failing)?);
+                    // What comes after it is shown under other numbers.
+                    if let Some(entry) = pick(&found, position) {
+                        return Ok(Some(entry));
+                    }
                 }
             }
         }

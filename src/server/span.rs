@@ -6,12 +6,9 @@ use tracing::Span;
 use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::trace;
+use super::{log, trace};
 use crate::metrics::{Face, Label as _};
 use crate::telemetry::SPANS;
-
-/// How much of a path is told.
-const PATH_SHOWN: usize = 512;
 
 /// Begins the span of a request, in the trace that the request names, if it does.
 pub(super) fn begin<B>(request: &Request<B>, id: u64) -> Span {
@@ -21,7 +18,7 @@ pub(super) fn begin<B>(request: &Request<B>, id: u64) -> Span {
         "request",
         otel.kind = "server",
         http.request.method = request.method().as_str(),
-        url.path = path.get(..PATH_SHOWN).unwrap_or(path),
+        url.path = &*log::shown_path(path),
         http.response.status_code = Empty,
         countersign.face = Empty,
         countersign.request_id = format!("{id:016x}"),

@@ -318,6 +318,12 @@ impl Server {
         Self { addr, store, shutdown, ended, http: http_client() }
     }
 
+    /// Stops it, and waits for its end.
+    pub(super) async fn stop(&mut self) {
+        self.shutdown.cancel();
+        (&mut self.ended).await.unwrap();
+    }
+
     pub(super) async fn send(&self, request: Request<RequestBody>) -> Response<Incoming> {
         self.http.send(request).await.unwrap()
     }

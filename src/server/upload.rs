@@ -11,10 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
 use http::{HeaderValue, Request, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
+use zeroize::Zeroizing;
 
 use super::access::{Access, Manifest};
-use super::admission::{self, Admission};
+use super::admission::{self, Admission, Turn};
 use super::audit::{Action, Outcome, Record};
 use super::body::{Answer, Body};
 use super::caller::Caller;
@@ -22,6 +22,7 @@ use super::error::Problem;
 use super::extension;
 use super::inbound::ClientBody;
 use super::permit::Credential;
+use super::shown_name::ShownName;
 use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::json::{self, JsonError};
@@ -75,8 +76,6 @@ pub trait UploadGate: Send + Sync {
 }
 
 const SUFFIX_LIMIT: usize = 512;
-/// A longer user name may be a secret.
-const NAME_SHOWN: usize = 64;
 
 /// Takes uploads.
 pub(super) struct Uploads {
@@ -100,8 +99,7 @@ impl Uploads {
         let (parts, body) = request.into_parts();
         let (action, headers) = (Action::Add, &parts.headers);
         let mut record = self.admission.record(action, "extension", (name, &digest), headers, &caller);
-        record.who = Some(Credential { way: "upstream", name: user(headers) });
-        match self.receive(access, &record, headers, &caller, body).await {
+        match self.receive(access, &mut record, headers, &caller, body).await {
             Ok((address, body, turn)) => {
                 // A task of its own: once the bytes are here, the end does not depend on the client.
                 let place = location(name, &digest)?;
@@ -127,15 +125,17 @@ impl Uploads {
     async fn receive(
         &self,
         access: &Arc<Access>,
-        record: &Record,
+        record: &mut Record,
         headers: &HeaderMap,
         caller: &Caller,
         body: ClientBody,
-    ) -> Result<(SetAddress, Bytes, OwnedSemaphorePermit), Problem> {
+    ) -> Result<(SetAddress, Bytes, Turn), Problem> {
         let address = extension::address(&self.prefix, &record.repository, &record.digest)?;
         self.admission.announced(headers, usize::MAX)?;
         access.push(&record.repository, headers, caller).await?;
-        let (body, turn) = self.admission.receive(body, usize::MAX).await?;
+        // Before that it would be a stranger's word.
+        record.who = Some(Credential { way: "upstream", name: user(headers) });
+        let (body, turn) = self.admission.receive(body, usize::MAX, caller.from).await?;
         Ok((address, body, turn))
     }
 
@@ -171,24 +171,20 @@ fn created(place: HeaderValue) -> Answer {
     answer
 }
 
-/// Names the caller without any secret.
-fn user(headers: &HeaderMap) -> String {
-    let Some(value) = headers.get(AUTHORIZATION) else { return "anonymous".to_owned() };
-    let Some((scheme, rest)) = value.to_str().ok().and_then(|v| v.split_once(' ')) else { return "unknown".to_owned() };
+/// Names a caller whom the registry let in, without any secret.
+fn user(headers: &HeaderMap) -> ShownName {
+    let Some(value) = headers.get(AUTHORIZATION) else { return ShownName::anonymous() };
+    let Some((scheme, rest)) = value.to_str().ok().and_then(|v| v.split_once(' ')) else { return ShownName::unknown() };
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return ShownName::bearer();
+    }
     if !scheme.eq_ignore_ascii_case("basic") {
-        return scheme.to_ascii_lowercase();
+        return ShownName::unknown();
     }
-    let decoded = STANDARD.decode(rest.trim()).unwrap_or_default();
-    let Some(end) = decoded.iter().position(|b| *b == b':') else { return "unknown".to_owned() };
+    let decoded = Zeroizing::new(STANDARD.decode(rest.trim()).unwrap_or_default());
+    let Some(end) = decoded.iter().position(|b| *b == b':') else { return ShownName::unknown() };
     let (name, password) = decoded.split_at_checked(end).unwrap_or_default();
-    // Some registries take a token as the user's name, with itself, nothing or a fixed word as the
-    // password; names of people and robots are shorter.
-    let tokens = [name, b"", b"x-oauth-basic"];
-    if tokens.contains(&password.get(1..).unwrap_or_default()) || name.len() > NAME_SHOWN {
-        return "basic".to_owned();
-    }
-    // Whoever shows it escapes it.
-    String::from_utf8_lossy(name).into_owned()
+    ShownName::given(name, password.get(1..).unwrap_or_default())
 }
 
 /// Reads the uploaded JSON and returns the OpenPGP message; the error is a reason for the uploader.
@@ -216,7 +212,8 @@ pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Vec<u8>, String> {
     }
     match kind.as_deref() {
         None | Some("atomic") => {}
-        Some(other) => return Err(format!("only the type atomic is supported, not {other:?}")),
+        // What stands there instead may be anything, and this is told and logged.
+        Some(_) => return Err("only the type atomic is supported, not another one".to_owned()),
     }
     check_name(&name.ok_or("name is missing; it must be DIGEST@ANYTHING")?, digest)?;
     let content = content.filter(|c| !c.is_empty()).ok_or("content is missing")?;
@@ -316,18 +313,18 @@ mod tests {
         let named = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-            user(&headers)
+            user(&headers).as_str().to_owned()
         };
         assert_eq!(named(&format!("Basic {}", STANDARD.encode("bob:secret:x"))), "bob");
-        assert_eq!(named(&format!("basic {}", STANDARD.encode("b\nob:x"))), "b\nob");
-        let long = format!("{}:x", "s".repeat(65));
-        for token in ["dop_v1_secret:dop_v1_secret", "ghp_secret:x-oauth-basic", "secret:", &long] {
-            assert_eq!(named(&format!("Basic {}", STANDARD.encode(token))), "basic", "a token for a name");
+        for token in ["b\nob:x y", "dop_v1_secret:dop_v1_secret", "ghp_secret:x-oauth-basic", "secret:"] {
+            let named = named(&format!("basic {}", STANDARD.encode(token)));
+            assert!(named.starts_with("hidden:"), "a token for a name: {named}");
         }
         assert_eq!(named("Bearer secret"), "bearer");
-        assert_eq!(named("secret"), "unknown");
-        assert_eq!(named("Basic !"), "unknown");
-        assert_eq!(user(&HeaderMap::new()), "anonymous");
+        for value in ["secret", "secret x", "Basic !", "Basic c2VjcmV0"] {
+            assert_eq!(named(value), "unknown");
+        }
+        assert_eq!(user(&HeaderMap::new()), ShownName::anonymous());
     }
 
     proptest! {

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Method, Request, StatusCode, request};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::admission::{self, Admission};
+use super::admission::{self, Admission, Turn};
 use super::asker::Asker;
 use super::audit::{Action, Outcome, Record};
 use super::body::{Answer, Body};
@@ -25,7 +24,7 @@ use super::permit::Permit;
 use super::route::Place;
 use crate::image::Digest;
 use crate::signature::BLOB_LIMIT;
-use crate::store::{Appended, Layout, Removed, SetAddress, SignatureAddress};
+use crate::store::{Appended, Layout, Removed, SetAddress, SignatureAddress, StoreError};
 
 /// The methods below `/lookaside/`.
 pub(super) const METHODS: &str = "GET, HEAD, PUT, DELETE, MKCOL, OPTIONS";
@@ -125,13 +124,13 @@ impl Writes {
         head: &request::Parts,
         body: ClientBody,
         caller: &Caller,
-    ) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+    ) -> Result<(Bytes, Turn), Problem> {
         self.admission.announced(&head.headers, BLOB_LIMIT)?;
         record.who = Some(self.permit.write(set, Asker::new(head, caller)).await?);
         if head.headers.contains_key(CONTENT_RANGE) {
             return Err(Problem::Invalid("a part of a signature (Content-Range) cannot be stored".to_owned()));
         }
-        self.admission.receive(body, BLOB_LIMIT).await
+        self.admission.receive(body, BLOB_LIMIT, caller.from).await
     }
 
     async fn store(
@@ -170,7 +169,7 @@ impl Writes {
             return Ok(());
         }
         let Admission { releases, sets, .. } = &*self.admission;
-        match releases.below(sets, set).await.map_err(|_| Problem::Store(Shape::Plain))? {
+        match releases.below(sets, set).await.map_err(|error| Problem::unread(&error, Shape::Plain))? {
             true => Err(Problem::Elsewhere),
             false => Ok(()),
         }
@@ -212,7 +211,7 @@ impl Writes {
         headers: &HeaderMap,
     ) -> Result<(), Problem> {
         let Admission { sets, releases, audit, .. } = &*self.admission;
-        let failing = |_| Problem::Store(Shape::Plain);
+        let failing = |error: Arc<StoreError>| Problem::unread(&error, Shape::Plain);
         let (places, entry) = match (address.set.layout(), position(address)) {
             (_, None) => return Err(Problem::NoSuchSignature),
             (Layout::Image, Some(position)) => {

@@ -264,26 +264,13 @@ impl Leaf {
             }
         }
         // Of several paths webpki tells the fault of one, which need not be the one for its names.
-        if constrained(roots, intermediates)? && path::exists(&self.certificate, roots, intermediates, since_epoch)? {
+        if path::constrained(roots, intermediates)?
+            && path::exists(&self.certificate, roots, intermediates, since_epoch)?
+        {
             return Ok(());
         }
         Err(refusal.unwrap_or_else(|| CertificateError::Path(webpki::Error::UnknownIssuer.to_string())))
     }
-}
-
-/// Whether any issuer has name constraints.
-fn constrained(roots: &[Root], intermediates: &[CertificateDer<'static>]) -> Result<bool, CertificateError> {
-    for root in roots {
-        if extension::<NameConstraints>(&root.certificate)?.is_some() {
-            return Ok(true);
-        }
-    }
-    for intermediate in intermediates {
-        if extension::<NameConstraints>(&parse(intermediate)?)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Go's rule for nested purposes: a certificate that names purposes must name this one, or any.

@@ -30,6 +30,21 @@ struct Search<'a> {
     checks: usize,
 }
 
+/// Whether any issuer has name constraints.
+pub(super) fn constrained(roots: &[Root], intermediates: &[CertificateDer<'static>]) -> Result<bool, CertificateError> {
+    for root in roots {
+        if extension::<NameConstraints>(root.certificate())?.is_some() {
+            return Ok(true);
+        }
+    }
+    for intermediate in intermediates {
+        if extension::<NameConstraints>(&parse(intermediate)?)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Tells whether a path by way of `intermediates` leads from `leaf` to one of `roots`.
 pub(super) fn exists(
     leaf: &Certificate,

@@ -35,7 +35,7 @@ fn modified(found: &Stat) -> SystemTime {
     } else {
         SystemTime::UNIX_EPOCH.checked_add(seconds)
     };
-    let fraction = Duration::from_nanos(u64::try_from(found.st_mtime_nsec).unwrap_or_default());
+    let fraction = Duration::from_nanos(found.st_mtime_nsec);
     whole.and_then(|whole| whole.checked_add(fraction)).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 

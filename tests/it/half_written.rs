@@ -65,8 +65,11 @@ impl World {
     }
 }
 
-/// Makes each kind of thing that is no file, under this name.
-fn obstacles() -> [(&'static str, fn(&Path)); 5] {
+/// What something is, and how it is made under a name.
+type Obstacle = (&'static str, fn(&Path));
+
+/// Each kind of thing that is no file.
+fn obstacles() -> [Obstacle; 5] {
     [
         ("folder", |path| fs::create_dir(path).unwrap()),
         ("dangling", |path| std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap()),

@@ -177,6 +177,52 @@ fn smuggled_requests_are_none() {
 }
 
 #[test]
+fn the_limit_of_headers_is_exact() {
+    const LIMIT: usize = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &format!("header_bytes: {LIMIT}"), None);
+    let head = |path: &str, separator: &str, length: usize| {
+        let start = format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-Long:{separator}");
+        let fill = length - start.len() - 4;
+        format!("{start}{}\r\n\r\n", "a".repeat(fill))
+    };
+    let small = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let statuses = |answer: &str| {
+        let found = answer.match_indices("HTTP/1.1 ");
+        found.filter_map(|(at, _)| answer.get(at + 9..at + 12)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let ask = |pieces: &[&[u8]]| {
+        let mut stream = connect(&server);
+        for piece in pieces {
+            let _ = stream.write_all(piece);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        statuses(&rest(&mut stream))
+    };
+    for (path, status) in [("/", "200"), ("/lookaside/x@sha256=0/signature-1", "404"), ("/v2/", "404")] {
+        for separator in ["", " ", "   "] {
+            let (fits, over) = (head(path, separator, LIMIT), head(path, separator, LIMIT + 1));
+            assert_eq!(ask(&[fits.as_bytes()]), [status], "{path}");
+            assert_eq!(ask(&[over.as_bytes()]), ["431"], "{path}");
+            // However it is cut, and whatever came before it.
+            for cut in [100, 8192, LIMIT - 1] {
+                let (start, end) = fits.as_bytes().split_at(cut);
+                assert_eq!(ask(&[start, end]), [status], "{path} {cut}");
+                let (start, end) = over.as_bytes().split_at(cut);
+                assert_eq!(ask(&[start, end]), ["431"], "{path} {cut}");
+            }
+        }
+        assert_eq!(ask(&[small.as_bytes(), head(path, " ", LIMIT).as_bytes()]), ["200", status], "{path}");
+        assert_eq!(ask(&[small.as_bytes(), head(path, " ", LIMIT + 1).as_bytes()]), ["200", "431"], "{path}");
+    }
+    // A hundred fields, and one more.
+    let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
+    assert_eq!(ask(&[fields(100).as_bytes()]), ["200"]);
+    assert_eq!(ask(&[fields(101).as_bytes()]), ["431"]);
+}
+
+#[test]
 fn floods_are_turned_away_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), "connections: 100, connections_per_client: 5, header_seconds: 20", None);

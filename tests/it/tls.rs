@@ -144,6 +144,27 @@ fn curl_speaks_both_versions() {
 }
 
 #[test]
+fn the_limit_of_headers_is_the_same_over_tls() {
+    const LIMIT: usize = 20_000;
+    let authority = Authority::new();
+    let server = start(&authority, &format!("tls: {{TLS}}\nlimits: {{header_bytes: {LIMIT}}}\n"), &[]);
+    let host = &server.address;
+    // The bytes of HTTP/1.1; of HTTP/2 names and values, and 32 for each field (RFC 9113 6.5.2).
+    let lines = format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: a\r\nAccept: */*\r\nX-Long: \r\n\r\n").len();
+    let pairs = [(":method", "GET"), (":scheme", "https"), (":authority", host.as_str()), (":path", "/")];
+    let pairs = pairs.iter().chain(&[("user-agent", "a"), ("accept", "*/*"), ("x-long", "")]);
+    let counted: usize = pairs.map(|(name, value)| name.len() + value.len() + 32).sum();
+    for (flag, fixed) in [("--http1.1", lines), ("--http2", counted)] {
+        for (length, status) in [(LIMIT, "200"), (LIMIT + 1, "431"), (LIMIT + 5000, "431")] {
+            let long = format!("X-Long: {}", "a".repeat(length - fixed));
+            let args = [flag, "-A", "a", "-H", &long, "-o", "/dev/null", "-w", "%{http_code}"];
+            let ran = curl(&server, &authority, &args);
+            assert_eq!(ran.stdout, status, "{flag} {length}: {ran:?}");
+        }
+    }
+}
+
+#[test]
 fn client_certificates() {
     let authority = Authority::new();
     let (cert, key, ca) = (authority.file("client.cert"), authority.file("client.key"), authority.file("ca.crt"));

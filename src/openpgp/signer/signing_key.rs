@@ -41,6 +41,11 @@ pub(super) fn choose<T>(
     mut secret: impl FnMut(&Fingerprint, PublicKey) -> Result<T, SignError>,
 ) -> Result<(SigningKey, T), SignError> {
     let primary = Fingerprint::of(cert.primary_key().key());
+    if keyring.is_empty() {
+        // Its signatures would be good, but no client could check them.
+        let reason = format!("no client imports its public key: {}", keyring.notes().join("; "));
+        return Err(SignError::Unusable { key: primary, reason });
+    }
     let mut keys: Vec<_> = cert.keys().map(|ka| (Fingerprint::of(ka.key()), ka.key().clone())).collect();
     keys.retain(|(fingerprint, _)| only.is_none_or(|only| only == fingerprint));
     keys.sort_by_key(|(fingerprint, key)| (*fingerprint != primary, Reverse(key.creation_time())));

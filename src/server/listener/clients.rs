@@ -2,16 +2,14 @@
 //! all. A client that leaves is forgotten, so there are never more entries than connections.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::LimitConfig;
+use crate::server::client_address::client_network;
 use crate::server::error::Problem;
-
-/// An IPv6 client may have so many bits of addresses to itself.
-const V6_PREFIX: u32 = 64;
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +70,7 @@ impl Clients {
 
     /// Takes a place for a connection.
     pub(super) fn seat(self: &Arc<Self>, address: IpAddr) -> Result<Seat, NoPlace> {
-        let key = key(address);
+        let key = client_network(address);
         let mut seated = self.seated.lock().unwrap_or_else(PoisonError::into_inner);
         if seated.connections >= self.connections {
             return Err(NoPlace::Server);
@@ -157,14 +155,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.0.client.requests.fetch_sub(1, Ordering::Relaxed);
         self.0.all.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whose address this is.
-fn key(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - V6_PREFIX)))),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -62,12 +62,13 @@ impl Manner {
         let header_bytes = limits.header_bytes.max(LEAST_HEADER_BYTES);
         let mut http1 = http1::Builder::new();
         // The clocks are those of `Paced`: hyper's would be set anew for each request.
-        http1.header_read_timeout(None).max_buf_size(header_bytes);
+        http1.header_read_timeout(None).max_header_size(header_bytes).max_buf_size(header_bytes);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams.max(1))
-            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+            // What reaches this number is refused, and so is what is beyond it.
+            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX).saturating_add(1))
             .max_pending_accept_reset_streams(PENDING_RESETS)
             .max_local_error_reset_streams(OWN_RESETS)
             .initial_stream_window_size(STREAM_WINDOW)

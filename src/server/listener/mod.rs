@@ -136,6 +136,7 @@ pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationTok
         connections.wait().await;
     }
     workers.end().await;
+    house.app.finish().await;
     Ok(())
 }
 

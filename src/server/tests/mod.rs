@@ -8,6 +8,7 @@ mod listener;
 mod lookaside;
 mod permit;
 mod proxy;
+mod release_questions;
 mod room;
 mod sites;
 mod write;

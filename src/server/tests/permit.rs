@@ -77,7 +77,7 @@ async fn the_release_view_hides_what_is_not_the_callers() {
 async fn writers_need_a_name() {
     let room =
         Room::new("access: {write: [USERS, TOKENS], namespaces: {shut: {write: []}, robots: {write: [TOKENS]}}}");
-    let server = Server::start(&room.config, None).await;
+    let mut server = Server::start(&room.config, None).await;
     let path = at(&set("x"), "new");
     assert_eq!(server.put(&path, &[], blob("a")).await.status, 401);
     assert_eq!(server.put(&path, &[EVE], blob("a")).await.status, 401);
@@ -87,26 +87,24 @@ async fn writers_need_a_name() {
     assert_eq!(server.put(&path, &[BOB], blob("a")).await.status, 201);
     assert_eq!(server.put(&format!("{path}?token=0123456789abcdef"), &[], blob("b")).await.status, 201);
     assert_eq!(server.ask("DELETE", &at(&set("x"), "1"), &[BOB]).await.status, 204);
+    server.stop().await;
     let audit: Vec<_> = room
         .audit()
         .iter()
         .map(|line| {
             let text = |name: &str| line[name].as_str().unwrap_or("-").to_owned();
-            format!("{} {} {} {} {}", text("action"), text("who"), text("way"), text("verdict"), line["number"])
+            let how = [text("action"), text("who"), text("way"), text("verdict")].join(" ");
+            format!("{how} {} {}", line["number"], line["count"])
         })
         .collect();
     insta::assert_snapshot!(audit.join("\n"), @r"
-    add - - refused null
-    add - - refused null
-    remove - - refused null
-    add - - refused null
-    add - - refused null
-    add bob htpasswd admitted null
-    add bob htpasswd stored 1
-    add ci token admitted null
-    add ci token stored 2
-    remove bob htpasswd admitted null
-    remove bob htpasswd removed 1
+    add bob htpasswd admitted null null
+    add bob htpasswd stored 1 null
+    add ci token admitted null null
+    add ci token stored 2 null
+    remove bob htpasswd admitted null null
+    remove bob htpasswd removed 1 null
+    add - - refused null 5
     ");
     let first = Digest::sha256(&blob("a")).to_string();
     assert!(room.audit().iter().filter(|line| line["signature"] == first).count() == 4);

@@ -35,6 +35,13 @@ fn a_sentence_and_a_status() {
         (&["verify"], 2, "required arguments were not provided"),
         (&["verify", "a b", "--policy", reject], 2, "image name \"a b\": invalid reference format\n"),
         (
+            &["verify", "[::1]:5000/a/b:1", "--policy", reject],
+            2,
+            "image name \"[::1]:5000/a/b:1\": invalid reference format\n",
+        ),
+        (&["inspect", "[::1]/a:1"], 2, "image name \"[::1]/a:1\": invalid reference format\n"),
+        (&["doctor", "::1/a:1"], 2, "image name \"::1/a:1\": invalid reference format\n"),
+        (
             &["verify", &both, "--policy", reject],
             2,
             "Docker references with both a tag and digest are currently not supported\n",
@@ -97,6 +104,7 @@ fn a_sentence_and_a_status() {
         (&["registries-d", "check"], 2, "<DIR|FILE>"),
         (&["sign", "q.io/x:1", "--key", key, "-o", output], 2, "which image? give --manifest FILE or --digest"),
         (&["sign", "q.io/x", "--key", key, "--digest", &digest, "-o", output], 2, "has neither tag nor digest"),
+        (&["sign", "[::1]:5000/x:1", "--key", key, "--digest", &digest, "-o", output], 2, "invalid reference format"),
         (
             &["sign", "q.io/x:1", "--key", key, "--digest", "sha256:x", "-o", output],
             2,

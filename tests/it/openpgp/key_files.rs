@@ -2,7 +2,9 @@
 //! key here. What x/crypto makes of the same files was asked of golang.org/x/crypto 0.4.0; each
 //! table says it (docs/spec/containers-image.md 4.4).
 
-use countersign::openpgp::Keyring;
+use std::time::SystemTime;
+
+use countersign::openpgp::{Keyring, SoftSigner};
 
 use super::craft::{Craft, Key, frame, sub};
 use super::gpg::{Exported, Home, key};
@@ -295,4 +297,13 @@ fn a_binding_that_ends_after_2106() {
         assert_eq!(judge.accepts(&message).is_some(), gpg, "{seconds}");
         assert_eq!(check(&message, &file).is_ok(), gpg, "{seconds}");
     }
+}
+
+#[test]
+fn a_key_that_no_client_imports_is_not_signed_with() {
+    let rsa = key("rsa2048");
+    let packets = super::craft::packets(&rsa.secret);
+    let without_user_id = SoftSigner::load(&packets[0], None, SystemTime::now()).unwrap_err();
+    assert!(without_user_id.to_string().contains("no client imports its public key"), "{without_user_id}");
+    assert!(without_user_id.to_string().contains("no user ID"), "{without_user_id}");
 }
