@@ -52,4 +52,5 @@ mod store_cli;
 mod tls;
 mod trust_faults;
 mod trust_fetch;
+mod trust_stamp;
 mod upstream_faults;

@@ -130,8 +130,7 @@ fn copy() -> tempfile::TempDir {
 
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let found = Command::new("find").arg(".").args(["-path", "*/tuf/*", "-type", "f"]).current_dir(folder).output();
-    let mut found: Vec<PathBuf> =
-        String::from_utf8_lossy(&found.unwrap().stdout).lines().map(PathBuf::from).collect();
+    let mut found: Vec<PathBuf> = String::from_utf8_lossy(&found.unwrap().stdout).lines().map(PathBuf::from).collect();
     found.sort();
     found.into_iter().map(|file| (file.clone(), std::fs::read(folder.join(file)).unwrap())).collect()
 }
@@ -160,9 +159,12 @@ fn a_server_that_is_in_trouble_for_a_moment_is_asked_again() {
 #[test]
 fn what_cannot_be_had_is_told_and_the_rest_is_kept() {
     let good = copy();
-    let elsewhere = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let elsewhere =
+        "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let circle = |name: &str| {
-        format!("HTTP/1.1 302 Found\r\nLocation: /v2/{GUN}/_trust/tuf/{name}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        format!(
+            "HTTP/1.1 302 Found\r\nLocation: /v2/{GUN}/_trust/tuf/{name}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
     };
     let forbidden = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     type Rule = Box<dyn Fn(&str) -> Fault + Send + Sync>;
@@ -177,11 +179,29 @@ fn what_cannot_be_had_is_told_and_the_rest_is_kept() {
         (on("targets.", || Fault::Body(b"{}".to_vec())), "its bytes have the SHA-256"),
         (on("targets.", || Fault::Length(-1)), "its bytes have the SHA-256"),
         (on("snapshot.", || Fault::Body(Vec::new())), "its bytes have the SHA-256"),
-        (on("timestamp.json", || Fault::Body(br#"{"signed":{"_type":"Root","version":1},"signatures":[]}"#.to_vec())), "it says that it is \"Root\""),
+        (
+            on("timestamp.json", || {
+                Fault::Body(br#"{"signed":{"_type":"Root","version":1},"signatures":[]}"#.to_vec())
+            }),
+            "it says that it is \"Root\"",
+        ),
         (on("timestamp.json", || Fault::Body(vec![b' '; 2 * 1024 * 1024])), "exceeded maximum allowed size"),
-        (Box::new(move |name| if name.starts_with("targets.") { Fault::Raw(elsewhere.to_owned()) } else { Fault::None }), "127.0.0.1:9"),
-        (Box::new(move |name| if name.starts_with("targets.") { Fault::Raw(circle(name)) } else { Fault::None }), "stopped after 10 redirects"),
-        (Box::new(move |name| if name.starts_with("targets.") { Fault::Raw(forbidden.to_owned()) } else { Fault::None }), "403 Forbidden"),
+        (
+            Box::new(
+                move |name| if name.starts_with("targets.") { Fault::Raw(elsewhere.to_owned()) } else { Fault::None },
+            ),
+            "127.0.0.1:9",
+        ),
+        (
+            Box::new(move |name| if name.starts_with("targets.") { Fault::Raw(circle(name)) } else { Fault::None }),
+            "stopped after 10 redirects",
+        ),
+        (
+            Box::new(
+                move |name| if name.starts_with("targets.") { Fault::Raw(forbidden.to_owned()) } else { Fault::None },
+            ),
+            "403 Forbidden",
+        ),
     ];
     std::thread::scope(|scope| {
         for (rule, why) in cases {
