@@ -68,6 +68,25 @@ pub(super) fn import(packets: &[Packet<'_>]) -> Result<Imported, String> {
 
 const UNKNOWN_ALGORITHM: &str = "they do not know the algorithm of the key";
 
+/// Reads what revokes a key or its subkeys out of a certificate that gpg does not import on its own:
+/// beside a whole copy of the key it counts. Key servers hand out such certificates.
+pub(super) fn revocations(packets: &[Packet<'_>]) -> Option<Cert> {
+    let revokes = |packet: &Packet<'_>| {
+        let kind = match *packet.body {
+            [2..=3, _, kind, ..] | [4, kind, ..] => kind,
+            _ => return false,
+        };
+        matches!(kind, signature_type::KEY_REVOCATION | signature_type::SUBKEY_REVOCATION)
+    };
+    let kept = packets.iter().filter(|packet| match packet.tag {
+        tag::SIGNATURE => revokes(packet),
+        tag::USER_ID | tag::USER_ATTRIBUTE => false,
+        _ => true,
+    });
+    let bytes: Vec<u8> = kept.flat_map(|packet| frame(packet.tag, &packet.body)).collect();
+    Cert::from_bytes(&bytes).ok()
+}
+
 /// Whether x/crypto can read this packet of a primary key. If not, it loses the key before it, too.
 pub(super) fn x_crypto_reads(packet: &Packet<'_>) -> bool {
     matches!(&*packet.body, [4, _, _, _, _, 1..=3 | 16..=19, ..] | [2..=3, ..])

@@ -1,23 +1,17 @@
 //! Keyrings: public keys out of whatever file an administrator has, indexed by key ID
 //! (spec containers-image 4.4).
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use sequoia_openpgp::Cert;
 use sequoia_openpgp::cert::amalgamation::key::ErasedKeyAmalgamation;
 use sequoia_openpgp::packet::key::PublicParts;
-use sequoia_openpgp::parse::Parse;
 
-use super::armor;
 use super::client::x_crypto_refuses;
 use super::fingerprint::{Fingerprint, KeyId};
-use super::import::{Imported, import, x_crypto_reads};
-use super::packet::{Packet, Packets, frame, tag};
-
-/// The most bytes read of one keyring. A key has some kilobytes; all of Debian's keys have 10 MiB.
-pub const KEYRING_LIMIT: usize = 32 * 1024 * 1024;
+use super::import::{self, Imported, x_crypto_reads};
+use super::key_file::File;
 
 /// A set of public keys. Cheap to clone; parse it once and verify with it as often as you like.
 ///
@@ -64,10 +58,12 @@ impl Keyring {
         let mut places: HashMap<Fingerprint, usize> = HashMap::new();
         // x/crypto refuses all keys if it gets none out of one of the files.
         let mut one_file_fails = None;
+        let mut revocations = Vec::new();
         for blob in blobs {
-            let (found, fails) = imported(blob.as_ref(), &mut inner.notes);
-            one_file_fails = one_file_fails.or(fails);
-            for (cert, warning) in found {
+            let contents = imported(blob.as_ref(), &mut inner.notes);
+            one_file_fails = one_file_fails.or(contents.fails);
+            revocations.extend(contents.revocations);
+            for (cert, warning) in contents.found {
                 let cert = cert.strip_secret_key_material();
                 let fingerprint = Fingerprint::of(cert.primary_key().key());
                 match places.get(&fingerprint).and_then(|i| inner.certs.get_mut(*i)) {
@@ -84,6 +80,15 @@ impl Keyring {
                         inner.warnings.push(warning);
                     }
                 }
+            }
+        }
+        for revoked in revocations {
+            let revoked = revoked.strip_secret_key_material();
+            let place = places.get(&Fingerprint::of(revoked.primary_key().key()));
+            if let Some(known) = place.and_then(|i| inner.certs.get_mut(*i))
+                && let Ok(merged) = known.clone().merge_public(revoked)
+            {
+                *known = merged;
             }
         }
         if let Some(why) = one_file_fails {
@@ -145,36 +150,33 @@ impl std::fmt::Debug for Keyring {
     }
 }
 
-/// Reads all certificates of one file, with their secrets if they have them, whether or not clients
-/// would import them.
-pub(super) fn certificates(blob: &[u8], notes: &mut Vec<String>) -> Vec<Cert> {
-    let Some(file) = File::open(blob, notes) else { return Vec::new() };
-    let mut certs = Vec::new();
-    for chunk in file.chunks(notes).0 {
-        let bytes: Vec<u8> = chunk.packets.iter().flat_map(|p| frame(p.tag, &p.body)).collect();
-        match Cert::from_bytes(&bytes) {
-            Ok(cert) => certs.push(cert),
-            Err(error) => notes.push(format!("a key was skipped: {error}")),
-        }
-    }
-    certs
-}
-
 /// Certificates, each with why clients with x/crypto cannot use it.
 type Found = Vec<(Cert, Option<String>)>;
 
-/// Reads what gpg imports of one file; also returns why x/crypto gets no key at all out of it.
-fn imported(blob: &[u8], notes: &mut Vec<String>) -> (Found, Option<String>) {
+/// What gpg imports of one file.
+#[derive(Default)]
+struct Contents {
+    found: Found,
+    /// Revocations in certificates that are not imported: they count where the key is known.
+    revocations: Vec<Cert>,
+    /// Why x/crypto gets no key at all out of the file.
+    fails: Option<String>,
+}
+
+fn imported(blob: &[u8], notes: &mut Vec<String>) -> Contents {
     let nothing = || x_crypto_refuses("they get no key out of one of the key files, and then use none of the others");
-    let Some(file) = File::open(blob, notes) else { return (Vec::new(), Some(nothing())) };
+    let Some(file) = File::open(blob, notes) else {
+        return Contents { fails: Some(nothing()), ..Contents::default() };
+    };
     let mut found: Found = Vec::new();
+    let mut revocations = Vec::new();
     let mut usable = 0;
     // Whether x/crypto loses the key before, because it cannot even read the next one's primary key.
     let mut next_is_unreadable = false;
     let (chunks, stopped) = file.chunks(notes);
     let whole = stopped.is_none_or(|at| at >= file.first_block);
     for chunk in chunks.into_iter().rev() {
-        match import(&chunk.packets) {
+        match import::import(&chunk.packets) {
             Ok(Imported { cert, x_crypto }) => {
                 let why = match x_crypto {
                     Some(why) => Some(why),
@@ -189,117 +191,22 @@ fn imported(blob: &[u8], notes: &mut Vec<String>) -> (Found, Option<String>) {
                 let fingerprint = Fingerprint::of(cert.primary_key().key());
                 found.push((cert, why.map(|why| x_crypto_refuses(&format!("{why} (key {fingerprint})")))));
             }
-            Err(reason) => notes.push(format!("a key was skipped: {reason}")),
+            Err(reason) => {
+                notes.push(format!("a key was skipped: {reason}"));
+                revocations.extend(import::revocations(&chunk.packets));
+            }
         }
         next_is_unreadable = chunk.packets.first().is_some_and(|packet| !x_crypto_reads(packet));
     }
     found.reverse();
-    (found, (usable == 0).then(nothing))
-}
-
-/// The octets of a key file, without its armour.
-struct File<'a> {
-    bytes: Cow<'a, [u8]>,
-    first_block: usize,
-    x_crypto: Option<&'static str>,
-}
-
-/// The packets of one certificate and where in the file it ends.
-struct Chunk<'a> {
-    packets: Vec<Packet<'a>>,
-    end: usize,
-}
-
-impl<'a> File<'a> {
-    fn open(blob: &'a [u8], notes: &mut Vec<String>) -> Option<Self> {
-        if blob.len() > KEYRING_LIMIT {
-            notes.push(format!("a keyring with more than {KEYRING_LIMIT} bytes was skipped"));
-            return None;
-        }
-        if blob.get(8..12) == Some(b"KBXf") {
-            notes.push("a GnuPG keybox was skipped; export its keys with `gpg --export`".to_owned());
-            return None;
-        }
-        let first = blob.first().copied().unwrap_or_default();
-        if first & 0x80 != 0 {
-            let file = Self { bytes: Cow::Borrowed(blob), first_block: blob.len(), x_crypto: None };
-            // Without any key it may still be text that begins with a character outside ASCII. For
-            // gpg some of these, such as umlauts, begin a packet.
-            let mut faults = Vec::new();
-            if begins_packet(first) || !file.chunks(&mut faults).0.is_empty() {
-                return Some(file);
-            }
-        }
-        match armor::decode(blob) {
-            Ok(decoded) => Some(Self {
-                bytes: Cow::Owned(decoded.bytes),
-                first_block: decoded.first_block,
-                x_crypto: decoded.x_crypto,
-            }),
-            Err(error) => {
-                notes.push(format!("a keyring without any OpenPGP key was skipped: {error}"));
-                None
-            }
-        }
-    }
-
-    /// Splits the packets at the primary keys, so that a certificate that cannot be read takes no
-    /// other with it. Also returns where reading stopped before the end.
-    fn chunks(&self, notes: &mut Vec<String>) -> (Vec<Chunk<'_>>, Option<usize>) {
-        let mut chunks: Vec<Chunk<'_>> = Vec::new();
-        let mut packets = Packets::new(&self.bytes);
-        let mut stopped_at = None;
-        loop {
-            let start = self.bytes.len() - packets.remaining();
-            let stopped = match packets.next() {
-                None => break,
-                Some(Err(error)) => error.to_string(),
-                Some(Ok(packet)) => match packet.tag {
-                    tag::PUBLIC_KEY | tag::SECRET_KEY => {
-                        let end = self.bytes.len() - packets.remaining();
-                        chunks.push(Chunk { packets: vec![packet], end });
-                        continue;
-                    }
-                    tag::SIGNATURE | tag::SECRET_SUBKEY | tag::PUBLIC_SUBKEY | tag::USER_ID | tag::USER_ATTRIBUTE => {
-                        if let Some(chunk) = chunks.last_mut() {
-                            chunk.packets.push(packet);
-                            chunk.end = self.bytes.len() - packets.remaining();
-                        }
-                        continue;
-                    }
-                    tag::PKESK
-                    | tag::SKESK
-                    | tag::ONE_PASS
-                    | tag::COMPRESSED
-                    | tag::ENCRYPTED
-                    | tag::LITERAL
-                    | tag::ENCRYPTED_INTEGRITY
-                    | tag::ENCRYPTED_AEAD => format!("a packet of type {} has no place in it", packet.tag),
-                    // Trust packets, markers and what is not known belong to no certificate.
-                    _ => continue,
-                },
-            };
-            chunks.pop();
-            notes.push(format!("a keyring was read only in part: {stopped}"));
-            stopped_at = Some(start);
-            break;
-        }
-        if chunks.is_empty() && stopped_at.is_none() {
-            notes.push("a keyring without any OpenPGP key was skipped".to_owned());
-        }
-        (chunks, stopped_at)
-    }
-}
-
-/// Whether gpg takes a file that begins with this octet for binary (`is_armored` of gpg 2.2).
-fn begins_packet(octet: u8) -> bool {
-    let packet_type = if octet & 0x40 == 0 { (octet >> 2) & 0x0F } else { octet & 0x3F };
-    matches!(packet_type, 1..=6 | 8..=11 | 16 | 18 | 60..=63)
+    Contents { found, revocations, fails: (usable == 0).then(nothing) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openpgp::key_file::KEYRING_LIMIT;
+    use crate::openpgp::packet::{frame, tag};
     use proptest::prelude::*;
     use sequoia_openpgp::cert::CertBuilder;
     use sequoia_openpgp::serialize::SerializeInto;
@@ -378,6 +285,22 @@ mod tests {
         let fingerprint = keyring.fingerprints()[0].clone();
         assert_eq!(keyring.fingerprints().len(), 1);
         assert_eq!(keyring.certificate(&fingerprint).unwrap().primary_key().self_revocations().count(), 1);
+    }
+
+    #[test]
+    fn a_revocation_alone_counts_beside_its_key() {
+        use sequoia_openpgp::serialize::MarshalInto;
+        let to_vec = |cert: &Cert| SerializeInto::to_vec(cert).unwrap();
+        let (a, revocation) = CertBuilder::new().add_userid("a").generate().unwrap();
+        let key = frame(tag::PUBLIC_KEY, &MarshalInto::to_vec(a.primary_key().key()).unwrap());
+        let bare = [key, MarshalInto::to_vec(&sequoia_openpgp::Packet::from(revocation)).unwrap()].concat();
+        assert!(Keyring::parse([&bare]).is_empty());
+        for blobs in [vec![to_vec(&a), bare.clone()], vec![[bare.clone(), to_vec(&a)].concat()]] {
+            let keyring = Keyring::parse(blobs);
+            let fingerprint = keyring.fingerprints()[0].clone();
+            assert_eq!(keyring.fingerprints().len(), 1);
+            assert_eq!(keyring.certificate(&fingerprint).unwrap().primary_key().self_revocations().count(), 1);
+        }
     }
 
     proptest! {

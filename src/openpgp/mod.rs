@@ -24,6 +24,7 @@ mod decompress;
 mod fingerprint;
 mod import;
 mod inspect;
+mod key_file;
 mod keyring;
 mod message;
 mod packet;
@@ -37,7 +38,8 @@ mod verify;
 
 pub use fingerprint::{Fingerprint, FingerprintError, KeyId};
 pub use inspect::{InspectError, Untrusted, inspect};
-pub use keyring::{KEYRING_LIMIT, Keyring};
+pub use key_file::KEYRING_LIMIT;
+pub use keyring::Keyring;
 pub use message::{CONTENT_LIMIT, MessageError};
 pub use sign::{SignError, Signer};
 pub use signer::{AgentError, AgentKey, AgentSigner, GnuPg, LoadedKey, SoftSigner};

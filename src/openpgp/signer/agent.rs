@@ -21,7 +21,8 @@ use super::gnupg::GnuPg;
 use super::sexp;
 use super::signing_key::{SigningKey, choose};
 use crate::openpgp::fingerprint::Fingerprint;
-use crate::openpgp::keyring::{Keyring, certificates};
+use crate::openpgp::key_file::certificates;
+use crate::openpgp::keyring::Keyring;
 use crate::openpgp::sign::{SignError, Signer};
 
 /// Which key of an agent signs.

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use super::agent_error::AgentError;
 use super::assuan::printable;
 use crate::openpgp::fingerprint::Fingerprint;
-use crate::openpgp::keyring::KEYRING_LIMIT;
+use crate::openpgp::key_file::KEYRING_LIMIT;
 
 /// A GnuPG home: the process's own (`GNUPGHOME`, else `~/.gnupg`) or a given folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -21,7 +21,8 @@ use sequoia_openpgp::types::{Curve, HashAlgorithm};
 use super::rsa_der::{RsaNumbers, pkcs1};
 use super::signing_key::{SigningKey, choose};
 use crate::openpgp::fingerprint::Fingerprint;
-use crate::openpgp::keyring::{Keyring, certificates};
+use crate::openpgp::key_file::certificates;
+use crate::openpgp::keyring::Keyring;
 use crate::openpgp::sign::{SignError, Signer};
 
 /// Signs with a secret key held in memory. Use one from as many threads as you like.
