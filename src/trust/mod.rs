@@ -23,3 +23,4 @@ pub use guns::{GunListError, guns_in_client_folder, guns_in_list};
 pub use job::{Fetch, Totals};
 pub use journal::{Journal, JournalError};
 pub use manifest::{MANIFEST, Manifest, ManifestError, stamp_of, write_manifest};
+pub use metadata::{Kind, Metadata, MetadataError, Named};

@@ -160,51 +160,91 @@ fn repositories_are_found_in_a_clients_folder_and_what_is_missing_is_told() {
     }
 }
 
+/// A repository on a server, the home of who fetches it, and where to.
+struct World {
+    server: NotaryServer,
+    home: tempfile::TempDir,
+}
+
+const TEAM: &str = "registry.example:5000/team/app";
+
+impl World {
+    fn new(server: NotaryServer, notary: &Notary) -> Self {
+        notary.repository(TEAM, &["v1"]);
+        Self { server, home: tempfile::tempdir().unwrap() }
+    }
+
+    fn to(&self) -> std::path::PathBuf {
+        self.home.path().join("trust")
+    }
+
+    fn fetch(&self, more: &[&str]) -> Output {
+        let (url, to) = (self.server.url(), self.to());
+        fetch(self.home.path(), &[&["--from", url, "--to", text(&to), TEAM][..], more].concat())
+    }
+}
+
 #[test]
-fn tls_and_tokens_are_those_of_docker_login() {
+fn a_server_with_tls_is_trusted_as_docker_trusts_it() {
+    let authority = Authority::new();
+    authority.issue("notary", "subjectAltName=IP:127.0.0.1");
+    let tls = Some((authority.file("notary.cert"), authority.file("notary.key")));
+    let (server, ca) = (NotaryServer::with(&Settings { tls, tokens: None }), authority.file("ca.crt"));
+    let notary = Notary::new(server.url()).tls_ca(&ca);
+    let world = World::new(server, &notary);
+    assert!(exits(&world.fetch(&[]), 2).contains("certificate"));
+    exits(&world.fetch(&["--tls-ca", text(&ca)]), 0);
+    exits(&world.fetch(&["--tls-verify=false"]), 0);
+    let host = world.server.url().strip_prefix("https://").unwrap();
+    let folder = world.home.path().join(".docker/tls").join(host);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(&ca, folder.join("ca.crt")).unwrap();
+    exits(&world.fetch(&[]), 0);
+    assert!(exits(&world.fetch(&["--tls-ca", "/dev/null"]), 2).contains("holds no certificate"));
+}
+
+#[test]
+fn tokens_are_asked_for_with_the_credentials_of_docker_login_for_the_registry() {
+    let tokens = TokenServer::start("bob", "a pass word");
+    let server = NotaryServer::with(&Settings { tls: None, tokens: Some(&tokens) });
+    let notary = Notary::new(server.url()).login("bob", "a pass word");
+    let world = World::new(server, &notary);
+    let told = exits(&world.fetch(&[]), 1);
+    assert!(told.contains("1 forbidden"), "{told}");
+    assert!(!world.to().join(TEAM).exists());
+    let docker = world.home.path().join(".docker");
+    std::fs::create_dir_all(&docker).unwrap();
+    let auth = r#"{"auths":{"registry.example:5000":{"auth":"Ym9iOmEgcGFzcyB3b3Jk"}}}"#;
+    std::fs::write(docker.join("config.json"), auth).unwrap();
+    exits(&world.fetch(&[]), 0);
+    std::fs::remove_dir_all(&docker).unwrap();
+    let password = world.home.path().join("password");
+    let explicit = ["--username", "bob", "--password-file", text(&password)];
+    std::fs::write(&password, "a pass word\n").unwrap();
+    assert!(!exits(&world.fetch(&explicit), 0).contains("pass word"));
+    std::fs::write(&password, "not-the-password\n").unwrap();
+    let told = exits(&world.fetch(&[&explicit[..], &["--log", "trace"]].concat()), 1);
+    assert!(told.contains("1 forbidden") && !told.contains("not-the-password"), "{told}");
+    let kept = std::fs::read_to_string(world.to().join(TEAM).join("_trust/record.json")).unwrap();
+    assert!(kept.contains("\"forbidden\"") && kept.contains("1.root.json"), "what was fetched before stays: {kept}");
+}
+
+#[test]
+fn a_token_server_without_tls_gets_no_password_for_a_server_with_tls() {
     let authority = Authority::new();
     authority.issue("notary", "subjectAltName=IP:127.0.0.1");
     let tokens = TokenServer::start("bob", "a pass word");
     let tls = Some((authority.file("notary.cert"), authority.file("notary.key")));
     let server = NotaryServer::with(&Settings { tls, tokens: Some(&tokens) });
-    let ca = authority.file("ca.crt");
-    let notary = Notary::new(server.url()).tls_ca(&ca).login("bob", "a pass word");
-    let gun = "registry.example:5000/team/app";
-    notary.repository(gun, &["v1"]);
     let home = tempfile::tempdir().unwrap();
-    let to = home.path().join("trust");
-    let args = |more: &[&'static str]| -> Vec<String> {
-        let all = [&["--from", server.url(), "--to", text(&to), gun][..], more].concat();
-        all.into_iter().map(str::to_owned).collect()
-    };
-    let run = |args: &[String]| fetch(home.path(), &args.iter().map(String::as_str).collect::<Vec<_>>());
-    assert!(exits(&run(&args(&[])), 2).contains("certificate"));
-    // As docker has it: the authority for this server, the password for the registry in the name.
-    let folder = home.path().join(".docker/tls").join(server.url().strip_prefix("https://").unwrap());
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::copy(&ca, folder.join("ca.crt")).unwrap();
-    let told = exits(&run(&args(&[])), 1);
-    assert!(told.contains("1 forbidden"), "{told}");
-    let auth = r#"{"auths":{"registry.example:5000":{"auth":"Ym9iOmEgcGFzcyB3b3Jk"}}}"#;
-    std::fs::write(home.path().join(".docker/config.json"), auth).unwrap();
-    exits(&run(&args(&[])), 0);
-    std::fs::remove_file(home.path().join(".docker/config.json")).unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
-    let password = home.path().join("password");
-    std::fs::write(&password, "a pass word\n").unwrap();
-    let explicit = [
-        &args(&["--username", "bob"])[..],
-        &["--password-file".into(), text(&password).into()],
-        &["--tls-ca".into(), text(&ca).into()],
-    ]
-    .concat();
-    let told = exits(&run(&explicit), 0);
-    assert!(!told.contains("pass word"), "{told}");
-    std::fs::write(&password, "wrong\n").unwrap();
-    let told = exits(&run(&explicit), 1);
-    assert!(told.contains("1 forbidden") && !told.contains("wrong"), "{told}");
-    let kept = std::fs::read_to_string(to.join(gun).join("_trust/record.json")).unwrap();
-    assert!(kept.contains("\"forbidden\"") && kept.contains("1.root.json"), "what was fetched before stays: {kept}");
+    let (to, password) = (home.path().join("trust"), home.path().join("password"));
+    std::fs::write(&password, "a pass word").unwrap();
+    let ca = authority.file("ca.crt");
+    let from = ["--from", server.url(), "--to", text(&to), "--tls-ca", text(&ca), TEAM];
+    let user = ["--username", "bob", "--password-file", text(&password)];
+    let told = exits(&fetch(home.path(), &[&from[..], &user].concat()), 1);
+    assert!(told.contains("in plain"), "{told}");
+    assert_eq!(tokens.asked().len(), 0);
 }
 
 #[test]

@@ -77,7 +77,7 @@ pub struct FetchArgs {
     /// User at the trust server, instead of the stored credentials
     #[arg(long, value_name = "NAME", requires = "password_file")]
     username: Option<String>,
-    /// File with the user's password
+    /// File with the user's password; white space at its end does not count
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
     /// File with further certificates (PEM) by which to trust the server
@@ -189,7 +189,7 @@ impl FetchArgs {
             let password = zeroize::Zeroizing::new(
                 std::fs::read_to_string(file).with_context(|| format!("reading --password-file {}", file.display()))?,
             );
-            let password = password.trim_end_matches(['\r', '\n']);
+            let password = password.trim_end();
             anyhow::ensure!(!password.is_empty(), "--password-file {} is empty", file.display());
             options.credentials = CredentialSource::Fixed(Credential::new(username, password));
         }
