@@ -44,3 +44,5 @@ pub mod signature;
 pub mod sigstore;
 pub mod store;
 pub mod telemetry;
+pub mod timestamp;
+pub mod trust;

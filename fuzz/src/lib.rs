@@ -23,6 +23,8 @@ use countersign::resign::RenameMap;
 use countersign::server::fuzzing;
 use countersign::signature::{BlobKind, Claim, classify, simple_signing};
 use countersign::store::{SetAddress, SignatureAddress};
+use countersign::timestamp::{Request, Stamp};
+use countersign::trust::{Gun, Kind, Metadata};
 
 /// A target's name and function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -48,6 +50,8 @@ pub const TARGETS: &[Target] = &[
     ("server_scope", server_scope),
     ("signature_list", signature_list),
     ("signature_upload", signature_upload),
+    ("time_stamp", time_stamp),
+    ("trust_metadata", trust_metadata),
 ];
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -320,4 +324,25 @@ pub fn server_scope(data: &[u8]) {
 /// What is uploaded to the extension.
 pub fn signature_upload(data: &[u8]) {
     fuzzing::upload(data, &Digest::parse(DIGEST).unwrap());
+}
+
+/// No answer is a good time stamp where no authority is trusted.
+pub fn time_stamp(data: &[u8]) {
+    assert!(Stamp::verify(data, &Request::new([7; 32], [1; 8]), &[]).is_err());
+    assert!(Stamp::verify_kept(data, &[7; 32], &[data.to_vec()]).is_err());
+}
+
+/// What metadata names stays below its folder; a name of a repository does, too.
+pub fn trust_metadata(data: &[u8]) {
+    let clean = |path: &str| path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    for kind in [Kind::Root, Kind::Timestamp, Kind::Snapshot, Kind::Targets] {
+        if let Ok(read) = Metadata::parse(data, kind) {
+            assert!(read.meta.iter().all(|(role, named)| clean(role) && named.sha256.len() == 64));
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        for gun in [Gun::parse(text), Gun::parse_for_docker_hub(text)].into_iter().flatten() {
+            assert!(clean(gun.as_str()) && gun.folder().is_relative());
+        }
+    }
 }

@@ -24,6 +24,7 @@ mod store;
 mod stream;
 mod subject;
 mod systemd;
+mod trust;
 mod verdict;
 mod verify;
 
@@ -92,6 +93,8 @@ enum Command {
     Resign(resign::ResignCommand),
     /// Look after a tree of signatures: ls, check, repair, rm
     Store(store::StoreCommand),
+    /// Save what a trust server (Docker Content Trust, Notary v1) has
+    Trust(trust::TrustCommand),
 }
 
 /// Reads the command line, runs the command, and returns the exit code of the process.
@@ -136,6 +139,7 @@ impl Cli {
                 Command::Doctor(command) => command.run(self.format).await,
                 Command::Resign(command) => command.run(self.format).await,
                 Command::Store(command) => command.run(self.format).await,
+                Command::Trust(command) => command.run(self.format).await,
             }
         });
         // A blocking read that nobody waits for any more must not hold the exit.

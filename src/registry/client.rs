@@ -101,6 +101,12 @@ pub(super) enum Scope<'a> {
     Pull(&'a Repository),
     Push(&'a Repository),
     Catalog(&'a str),
+    /// Reading a repository's trust data; the credentials are those for `registry`.
+    Trust {
+        server: &'a str,
+        registry: &'a str,
+        gun: &'a str,
+    },
 }
 
 impl Scope<'_> {
@@ -108,6 +114,7 @@ impl Scope<'_> {
         match self {
             Self::Pull(repository) | Self::Push(repository) => repository.domain(),
             Self::Catalog(registry) => registry,
+            Self::Trust { server, .. } => server,
         }
     }
 
@@ -116,6 +123,7 @@ impl Scope<'_> {
             Self::Pull(repository) => format!("repository:{}:pull", repository.path()),
             Self::Push(repository) => format!("repository:{}:pull,push", repository.path()),
             Self::Catalog(_) => "registry:catalog:*".to_owned(),
+            Self::Trust { gun, .. } => format!("repository:{gun}:pull"),
         }
     }
 }
@@ -334,7 +342,10 @@ impl RegistryClient {
             body: call.body.clone(),
             limit: call.limit,
             timeout: self.shared.options.timeout,
-            keep_credentials: fetch::KeepCredentials::SameHost,
+            keep_credentials: match call.scope {
+                Scope::Trust { .. } => fetch::KeepCredentials::SameOrigin,
+                _ => fetch::KeepCredentials::SameHost,
+            },
         };
         Ok((fetch::exchange_in_turn(&connection.http, exchange).await?, from_cache))
     }
@@ -379,12 +390,12 @@ impl RegistryClient {
         };
         let key = match scope {
             Scope::Pull(repository) | Scope::Push(repository) => repository.as_str(),
-            Scope::Catalog(registry) => registry,
+            Scope::Catalog(registry) | Scope::Trust { registry, .. } => registry,
         };
         let lookup = async {
             let found = match scope {
                 Scope::Pull(repository) | Scope::Push(repository) => files.for_repository(repository).await,
-                Scope::Catalog(registry) => files.for_registry(registry).await,
+                Scope::Catalog(registry) | Scope::Trust { registry, .. } => files.for_registry(registry).await,
             };
             found.map(|credential| credential.map(Arc::new))
         };

@@ -91,6 +91,23 @@ impl Connection {
         Err(ConnectError::Ping { registry: registry.to_owned(), reason: reasons.join("; ") })
     }
 
+    /// Connects to `url`, `http(s)://host[:port]`, by that scheme only. Any answer to the ping will do;
+    /// only a 401 has challenges.
+    pub(super) async fn open_at(
+        url: &Url,
+        options: &RegistryOptions,
+        user_agent: &HeaderValue,
+    ) -> Result<Self, ConnectError> {
+        let host = url.authority();
+        let base = base(url.scheme(), host)?;
+        let http = client(host, options).await?;
+        let failed = |reason: FetchError| ConnectError::Ping { registry: host.to_owned(), reason: reason.to_string() };
+        let answer = fetch::exchange(&http, ping_exchange(&base, options, user_agent)).await.map_err(failed)?;
+        let challenges =
+            if answer.status == StatusCode::UNAUTHORIZED { challenges(&answer.headers) } else { Vec::new() };
+        Ok(Self { http, challenges, ping: Ping::of(&ping_url(&base), &answer, Vec::new()), base })
+    }
+
     /// Returns the URL of an absolute path with an optional query on this registry.
     pub(super) fn url(&self, path: &str) -> Result<Url, FetchError> {
         // Never `join(path)`: `//host/` would leave the registry.
@@ -137,25 +154,27 @@ fn ping_url(base: &Url) -> Url {
     url
 }
 
+fn ping_exchange(base: &Url, options: &RegistryOptions, user_agent: &HeaderValue) -> Exchange {
+    let mut headers = fetch::headers(user_agent);
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    Exchange {
+        method: Method::GET,
+        url: ping_url(base),
+        headers,
+        body: None,
+        limit: PING_LIMIT,
+        timeout: options.timeout,
+        keep_credentials: fetch::KeepCredentials::SameHost,
+    }
+}
+
 async fn ping(
     http: &HttpClient,
     base: &Url,
     options: &RegistryOptions,
     user_agent: &HeaderValue,
 ) -> Result<Answer, String> {
-    let url = ping_url(base);
-    let mut headers = fetch::headers(user_agent);
-    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-    let exchange = Exchange {
-        method: Method::GET,
-        url,
-        headers,
-        body: None,
-        limit: PING_LIMIT,
-        timeout: options.timeout,
-        keep_credentials: fetch::KeepCredentials::SameHost,
-    };
-    let answer = fetch::exchange(http, exchange).await.map_err(|e| e.to_string())?;
+    let answer = fetch::exchange(http, ping_exchange(base, options, user_agent)).await.map_err(|e| e.to_string())?;
     match answer.status {
         StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(answer),
         _ => Err(format!("{}: {}", base.scheme(), Refusal::of(&answer))),

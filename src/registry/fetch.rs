@@ -116,6 +116,8 @@ pub(super) enum KeepCredentials {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     reason: String,
+    /// What was asked last, after redirects.
+    pub(super) url: Url,
     pub(super) headers: HeaderMap,
     /// The body; of an answer other than 2xx only the beginning.
     pub(super) body: Bytes,
@@ -329,7 +331,7 @@ async fn read(exchange: &Exchange, response: Response<Incoming>) -> Result<Answe
             bytes = gunzip(exchange, &bytes)?;
         }
     }
-    Ok(Answer { status, reason, headers: parts.headers, body: bytes.freeze() })
+    Ok(Answer { status, reason, url: exchange.url.clone(), headers: parts.headers, body: bytes.freeze() })
 }
 
 /// Undoes gzip as Go's client does, though we never ask for it: object storage serves what was

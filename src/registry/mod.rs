@@ -24,8 +24,10 @@ mod manifests;
 mod pace;
 mod patience;
 mod secret;
+mod time_stamp;
 mod tls;
 mod token;
+mod trust;
 
 #[cfg(test)]
 mod fake;
@@ -47,3 +49,4 @@ pub use pace::Pace;
 pub use secret::{Credential, Secret};
 pub use tls::{CertificatesError, ClientIdentity, HostCertificates, system_roots};
 pub use token::{TokenError, bearer_token};
+pub use trust::{TrustAnswer, TrustServer};

@@ -63,6 +63,16 @@ pub enum TokenError {
     },
 }
 
+impl TokenError {
+    /// Returns the HTTP status with which the token server refused, if it did.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Unauthorized(refusal) | Self::Refused { refusal, .. } => Some(refusal.status()),
+            _ => None,
+        }
+    }
+}
+
 /// Where a token is to be asked for, by whom, and for what.
 #[derive(Debug)]
 pub(super) struct TokenRequest<'a> {

@@ -10,17 +10,17 @@ const LAYERS: [&[&str]; 9] = [
     &["host", "json"],
     &["image"],
     &["signature"],
-    &["openpgp", "sigstore", "policy", "registries_d", "registries_conf", "store", "registry", "tuf"],
+    &["openpgp", "sigstore", "policy", "registries_d", "registries_conf", "store", "registry", "timestamp"],
     &["lookup", "config"],
-    &["server", "resign", "mirror", "trust", "doctor"],
+    &["server", "resign", "trust", "doctor"],
     &["cli"],
 ];
 
 /// Names of other crates (or of parts of them) and the only rooms that may say them.
 const RESERVED: [(&str, &[&str]); 9] = [
     ("sequoia_openpgp", &["openpgp"]),
-    ("webpki::", &["sigstore"]),
-    ("x509_cert", &["sigstore", "server"]),
+    ("webpki::", &["sigstore", "timestamp"]),
+    ("x509_cert", &["sigstore", "server", "timestamp"]),
     ("object_store", &["store"]),
     ("hyper::server", &["server"]),
     ("hyper_util::server", &["server"]),
@@ -31,7 +31,8 @@ const RESERVED: [(&str, &[&str]); 9] = [
 
 /// What the pure rooms may not name: no runtime, no network, no clock.
 const IMPURE: [&str; 5] = ["tokio", "hyper", "SystemTime::now", "Timestamp::now", "Instant::now"];
-const PURE: [&str; 7] = ["image", "json", "signature", "sigstore", "policy", "registries_d", "registries_conf"];
+const PURE: [&str; 8] =
+    ["image", "json", "signature", "sigstore", "timestamp", "policy", "registries_d", "registries_conf"];
 
 fn sources() -> Vec<(String, PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

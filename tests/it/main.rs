@@ -50,4 +50,7 @@ mod sites;
 mod store;
 mod store_cli;
 mod tls;
+mod trust_faults;
+mod trust_fetch;
+mod trust_stamp;
 mod upstream_faults;

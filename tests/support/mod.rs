@@ -9,6 +9,7 @@ pub mod image;
 pub mod image_folder;
 pub mod keys;
 pub mod moto;
+pub mod notary;
 pub mod process;
 pub mod registry_api;
 pub mod server;

@@ -67,19 +67,28 @@ impl TokenServer {
 
     /// Starts a registry that wants this server's tokens.
     pub fn registry(&self) -> DockerRegistry {
-        Settings::default().token(&format!("http://{}/token", self.address), &self.certificate).start()
+        Settings::default().token(&self.realm(), &self.certificate).start()
     }
 
     /// Starts a registry that wants this server's tokens, and names whichever host it is asked by as
     /// the place for them.
     pub fn autoredirecting_registry(&self) -> DockerRegistry {
-        let realm = format!("http://{}/token", self.address);
-        Settings::default().token(&realm, &self.certificate).autoredirect().start()
+        Settings::default().token(&self.realm(), &self.certificate).autoredirect().start()
     }
 
     /// From now on the registry takes tokens for so many seconds only, whatever they are said to live.
     pub fn shorten(&self, life: u64) {
         self.life.store(life, Ordering::SeqCst);
+    }
+
+    /// `http://127.0.0.1:port/token`.
+    pub fn realm(&self) -> String {
+        format!("http://{}/token", self.address)
+    }
+
+    /// The certificate of the key that signs its tokens.
+    pub fn certificate(&self) -> &std::path::Path {
+        &self.certificate
     }
 
     /// The targets of all requests.
@@ -124,13 +133,15 @@ impl Signer {
         let url = url::Url::parse(&format!("http://x{target}")).unwrap();
         let mut access = Vec::new();
         for (_, scope) in url.query_pairs().filter(|(key, _)| key == "scope") {
-            let parts: Vec<&str> = scope.split(':').collect();
-            let actions: Vec<&str> = match (known, parts[1].starts_with("public/")) {
-                (true, _) => parts[2].split(',').collect(),
+            // The name may have a host with a port.
+            let (kind, rest) = scope.split_once(':').unwrap();
+            let (name, wanted) = rest.rsplit_once(':').unwrap();
+            let actions: Vec<&str> = match (known, name.starts_with("public/")) {
+                (true, _) => wanted.split(',').collect(),
                 (false, true) => vec!["pull"],
                 (false, false) => continue,
             };
-            access.push(serde_json::json!({"type": parts[0], "name": parts[1], "actions": actions}));
+            access.push(serde_json::json!({"type": kind, "name": name, "actions": actions}));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let header = serde_json::json!({"typ": "JWT", "alg": "ES256", "x5c": [self.certificate]});
