@@ -67,6 +67,7 @@ Examples:
   countersign sign us.icr.io/birds/bluebird:build1 --key signer.asc --manifest manifest.json -o signature-1
   countersign verify us.icr.io/birds/bluebird:build1 --policy policy.json
   countersign doctor us.icr.io/birds/bluebird:build1
+  countersign trust fetch --from https://notary.docker.io --to ./trust you/app
   countersign resign --from old-tree --to s3://signatures --rename ibm --policy old-policy.json --key new.asc
 
 Exit codes: 0 done or accepted; 1 the answer is no; 2 could not ask.";

@@ -60,7 +60,7 @@ mod tests {
     fn questions_have_one_form() {
         let der = Request::new([7; 32], [0; 8]).to_der();
         assert_eq!(der.len(), usize::from(der[1]) + 2);
-        assert_eq!(&der[..5], [0x30, 0x43, 0x02, 0x01, 0x01]);
+        assert_eq!(&der[..5], [0x30, 0x41, 0x02, 0x01, 0x01]);
         for random in [[0xff; 8], [0; 8], [0x80; 8]] {
             let nonce = Request::new([7; 32], random).nonce;
             assert!((0x40..0x80).contains(&nonce[0]));
