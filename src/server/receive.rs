@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 
@@ -21,6 +21,9 @@ use crate::config::LimitConfig;
 
 /// How much of a body is read without a place. Signatures have a kilobyte or two.
 const SHORT: usize = 16 * 1024;
+
+/// How long a piece of a body in memory is at most, unless it came so.
+const PIECE: usize = 64 * 1024;
 
 /// The turn of a body to be judged, and its place in memory.
 #[derive(Debug)]
@@ -73,14 +76,14 @@ impl Receiver {
         B: HttpBody<Data = Bytes> + Unpin,
     {
         let client = client_network(from);
-        let mut body = Incoming { body, read: BytesMut::new(), limit, left: self.time };
+        let mut body = Incoming { body, read: Vec::new(), length: 0, limit, left: self.time };
         let mut long = None;
         if !body.read_to(SHORT).await? {
             long = Some(self.turn(&self.long, client).await?);
             body.read_to(usize::MAX).await?;
         }
         let judged = self.turn(&self.judged, client).await?;
-        Ok((body.read.freeze(), Turn { _judged: judged, _long: long }))
+        Ok((body.into_bytes(), Turn { _judged: judged, _long: long }))
     }
 
     async fn turn(&self, places: &Arc<FairPlaces>, client: IpAddr) -> Result<Place, Problem> {
@@ -92,7 +95,9 @@ impl Receiver {
 /// A body that comes in.
 struct Incoming<B> {
     body: B,
-    read: BytesMut,
+    /// What has come, in pieces, so that a long body is not copied each time that it grows.
+    read: Vec<Vec<u8>>,
+    length: usize,
     limit: usize,
     /// How long it may still be waited for. Only the client's time counts.
     left: Duration,
@@ -108,16 +113,27 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Incoming<B> {
     }
 
     async fn read_on(&mut self, enough: usize) -> Result<bool, Problem> {
-        while self.read.len() <= enough {
+        while self.length <= enough {
             let Some(frame) = self.body.frame().await else { return Ok(true) };
             let frame = frame.map_err(|_| Problem::Incomplete)?;
             let Ok(data) = frame.into_data() else { continue };
-            if self.read.len().saturating_add(data.len()) > self.limit {
+            self.length = self.length.saturating_add(data.len());
+            if self.length > self.limit {
                 return Err(Problem::TooLarge(self.limit));
             }
-            self.read.extend_from_slice(&data);
+            match self.read.last_mut().filter(|piece| piece.len() + data.len() <= PIECE) {
+                Some(piece) => piece.extend_from_slice(&data),
+                None => self.read.push(data.to_vec()),
+            }
         }
         Ok(false)
+    }
+
+    fn into_bytes(mut self) -> Bytes {
+        match self.read.len() {
+            0 | 1 => self.read.pop().unwrap_or_default().into(),
+            _ => self.read.concat().into(),
+        }
     }
 }
 
