@@ -94,7 +94,7 @@ pub(super) struct Token {
     life: Duration,
 }
 
-/// The tokens of a client, by registry and scopes. One request at a time for each: the others wait.
+/// The tokens of a client, by registry, token server and scopes. One request at a time for each: the others wait.
 #[derive(Clone, Debug)]
 pub(super) struct Tokens {
     cache: moka::future::Cache<String, Token>,
@@ -126,7 +126,8 @@ impl Tokens {
 }
 
 fn key(request: &TokenRequest<'_>) -> String {
-    format!("{}\n{}", request.registry, request.scopes.join("\n"))
+    let realm = request.challenge.parameter("realm").unwrap_or_default();
+    format!("{}\n{realm}\n{}", request.registry, request.scopes.join("\n"))
 }
 
 /// Gets one token for one scope, `repository:birds/bluebird:pull`, and keeps nothing: for a server

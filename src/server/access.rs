@@ -180,7 +180,7 @@ impl Access {
             }
             StatusCode::NOT_FOUND => Ok(Manifest::Absent),
             status if redirected => Err(Problem::UpstreamFailing(status, None)),
-            _ => Err(self.refusal(answer, &path, caller).await),
+            _ => Err(self.refusal(answer, (&Method::HEAD, &path), caller).await),
         }
     }
 
@@ -270,7 +270,7 @@ impl Access {
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(Problem::Denied(
                     "the upstream registry takes no uploads to this repository, so no signatures either".to_owned(),
                 )),
-                _ => Err(access.refusal(answer, &path, &caller).await),
+                _ => Err(access.refusal(answer, (&Method::POST, &path), &caller).await),
             }
         });
         let asked = asked.await.unwrap_or(Err(Problem::Internal));
@@ -300,7 +300,7 @@ impl Access {
     }
 
     /// Turns an upstream's answer that grants nothing into what the caller is told.
-    async fn refusal(&self, answer: Response<Incoming>, path: &str, caller: &Caller) -> Problem {
+    async fn refusal(&self, answer: Response<Incoming>, (method, path): (&Method, &str), caller: &Caller) -> Problem {
         let (mut head, body) = answer.into_parts();
         let status = head.status;
         match status {
@@ -311,7 +311,7 @@ impl Access {
                     .and_then(|v| v.to_str().ok())
                     .is_some_and(|v| v.starts_with("application/json"));
                 let token_paths = self.upstream.polish(&mut head, caller);
-                self.upstream.confirm_token_paths(&token_paths, path, caller.id).await;
+                self.upstream.confirm_token_paths(&token_paths, method, path, caller.id).await;
                 let mut headers = HeaderMap::new();
                 for name in [WWW_AUTHENTICATE, RETRY_AFTER] {
                     for value in head.headers.get_all(&name) {

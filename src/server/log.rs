@@ -25,14 +25,29 @@ const PATH_SHOWN: usize = 512;
 /// How much of what proxies say of a request's way is written.
 const WAY_SHOWN: usize = 512;
 /// What a query, or an address with a password, begins with where a client has put it into a path.
-const SECRETS: [&str; 6] = ["?", "%3f", "token=", "token%3d", "://", "%3a%2f%2f"];
+const SECRETS: [&str; 13] = [
+    "?",
+    "%3f",
+    "token=",
+    "token%3d",
+    "password=",
+    "password%3d",
+    "passwd=",
+    "secret=",
+    "secret%3d",
+    "bearer%20",
+    "basic%20",
+    "://",
+    "%3a%2f%2f",
+];
 
 /// Returns the part of a path that is fit for a log: a query that was escaped into it, and what
 /// stands like `user:password@` in it, is left out.
 pub(super) fn shown_path(path: &str) -> Cow<'_, str> {
     let strange = |pair: &[u8]| match pair {
         [_, b'%' | b':' | b'?'] => true,
-        [before, b'='] => before.eq_ignore_ascii_case(&b'n'),
+        // The last letters of the words above.
+        [before, b'='] => matches!(before.to_ascii_lowercase(), b'n' | b'd' | b't'),
         _ => false,
     };
     if path.len() <= PATH_SHOWN && !path.as_bytes().windows(2).any(strange) {

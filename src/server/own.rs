@@ -9,7 +9,7 @@ use super::error::Problem;
 use super::upstream::{Body, Upstream};
 use crate::config::{HttpOrigin, Scheme};
 use crate::image::Repository;
-use crate::registry::{Challenge, RegistryClient};
+use crate::registry::{CallError, Challenge, RegistryClient};
 
 /// The server's own credentials at one registry.
 #[derive(Debug)]
@@ -67,7 +67,15 @@ impl Upstream {
         let repository = Repository::of_registry(&own.domain, repository).ok()?;
         let asked = own.client.pull_authorization(&self.http, ways, &repository, own.plain_allowed, renew).await;
         asked.unwrap_or_else(|error| {
-            tracing::warn!(upstream = %self.origin, error = %error, "the server's own credentials are of no use");
+            // A token server's own words may repeat what was sent to it.
+            let reason = match &error {
+                CallError::Token(error) => match error.status() {
+                    Some(status) => format!("the token server answered {status}"),
+                    None => error.to_string(),
+                },
+                other => other.to_string(),
+            };
+            tracing::warn!(upstream = %self.origin, reason, "the server's own credentials are of no use");
             None
         })
     }

@@ -7,10 +7,14 @@
 //! bearer has not given or been given, and what is meant for one registry never goes to another.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::alphabet::STANDARD as STANDARD_ALPHABET;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderMap};
 use sha2::{Digest as _, Sha256};
+
+use super::route;
 
 /// What our tokens begin with.
 const MARK: &str = "cs1~";
@@ -66,7 +70,31 @@ pub(super) fn refresh<'a>(text: &'a str, Stamp(stamp): &Stamp) -> Option<&'a str
 /// Tells whether a text holds a token of ours, however it is spelled. Other issuers' tokens hardly
 /// ever hold the mark, and base64 has no tilde.
 pub(super) fn holds_token(text: &[u8]) -> bool {
-    text.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK.as_bytes()))
+    let marked = |text: &[u8]| text.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK.as_bytes()));
+    if marked(text) {
+        return true;
+    }
+    let (plain, _) = route::percent_decoded(text);
+    // With a scheme in front, or without.
+    let behind_scheme = plain.iter().position(|b| b.is_ascii_whitespace()).and_then(|at| plain.get(at..));
+    marked(&plain) || [Some(&*plain), behind_scheme].into_iter().flatten().any(|part| marked(&base64_of_any_kind(part)))
+}
+
+/// Undoes base64 as the most lenient reader would: either alphabet, with or without padding, with
+/// blanks; nothing if it is something else.
+fn base64_of_any_kind(text: &[u8]) -> Vec<u8> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &STANDARD_ALPHABET,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(true),
+    );
+    let digits = text.iter().filter(|b| !b.is_ascii_whitespace() && **b != b'=').map(|b| match b {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => *other,
+    });
+    LENIENT.decode(digits.collect::<Vec<u8>>()).unwrap_or_default()
 }
 
 /// Splits `Authorization` into its scheme and the rest.
@@ -89,11 +117,7 @@ pub(super) fn is_presented(headers: &HeaderMap) -> bool {
 /// Tells whether there is a token of ours in `Authorization`, in whatever place and spelling: such a
 /// one must not be sent to a registry.
 pub(super) fn is_ours(headers: &HeaderMap) -> bool {
-    headers.get_all(AUTHORIZATION).iter().any(|value| {
-        let pair = split(value).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
-        let decoded = pair.and_then(|(_, pair)| STANDARD.decode(pair).ok());
-        holds_token(value.as_bytes()) || decoded.is_some_and(|pair| holds_token(&pair))
-    })
+    headers.get_all(AUTHORIZATION).iter().any(|value| holds_token(value.as_bytes()))
 }
 
 /// Puts what the registry wants in the place of our token; a token for another registry is as none.

@@ -37,7 +37,7 @@ pub(super) async fn forward(
     }
     let token_paths = upstream.polish(&mut head, caller);
     if head.status == StatusCode::UNAUTHORIZED {
-        upstream.confirm_token_paths(&token_paths, parts.uri.path(), caller.id).await;
+        upstream.confirm_token_paths(&token_paths, &parts.method, parts.uri.path(), caller.id).await;
     }
     head.extensions.clear();
     Ok(Response::from_parts(head, Body::Upstream(Streamed::new(body, upstream.silence))))

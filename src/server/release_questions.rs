@@ -10,7 +10,7 @@ use super::permit::Credential;
 /// About how many repositories the registry is asked for one request.
 pub(super) const MOST: usize = 16;
 /// How long a refusal is remembered. A right that is granted meanwhile is not seen so long.
-const REMEMBERED: Duration = Duration::from_secs(10);
+const REMEMBERED: Duration = Duration::from_secs(60);
 /// How many refusals are remembered.
 const REFUSALS: u64 = 10_000;
 

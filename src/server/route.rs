@@ -190,7 +190,7 @@ fn is_hostile(path: &str) -> bool {
     if !path.contains(['%', '\\', '.', ';']) && path.bytes().all(|b| b.is_ascii_graphic()) {
         return false;
     }
-    let (mut decoded, broken) = decode(path.as_bytes());
+    let (mut decoded, broken) = percent_decoded(path.as_bytes());
     if broken {
         return true;
     }
@@ -198,7 +198,7 @@ fn is_hostile(path: &str) -> bool {
         if looks_elsewhere(&decoded) {
             return true;
         }
-        let (again, _) = decode(&decoded);
+        let (again, _) = percent_decoded(&decoded);
         if again == decoded {
             return false;
         }
@@ -213,13 +213,13 @@ fn looks_elsewhere(path: &[u8]) -> bool {
         let segment = segment.trim_ascii();
         !segment.is_empty() && segment.iter().all(|b| *b == b'.')
     };
-    path.iter().any(|b| b.is_ascii_control() || !b.is_ascii() || matches!(b, b'\\' | b';'))
+    path.iter().any(|b| b.is_ascii_control() || !b.is_ascii() || matches!(b, b'\\' | b';' | b'?' | b'#'))
         || path.split(|b| *b == b'/').any(dots)
 }
 
 /// Undoes percent escapes once. Broken ones stay as they are, and the second value says that there
 /// were some.
-fn decode(path: &[u8]) -> (Vec<u8>, bool) {
+pub(super) fn percent_decoded(path: &[u8]) -> (Vec<u8>, bool) {
     let mut decoded = Vec::with_capacity(path.len());
     let (mut rest, mut broken) = (path, false);
     while let Some((&first, after)) = rest.split_first() {
@@ -400,6 +400,9 @@ mod tests {
             "/v2/%ef%bc%8e%ef%bc%8e/x",
             "/v2/%2525252525252525252e/x",
             "/v2/%252e%252e/x%25",
+            "/v2/x/..%3f/y",
+            "/v2/x/..%23/y",
+            "/v2/x%3fy",
             "/v2/%252e%252e/x%25zz",
         ] {
             assert_eq!(parse(path), Route::Hostile, "{path}");

@@ -16,7 +16,7 @@ const LONGEST: usize = 64;
 /// A text of random characters that is so long cannot be guessed from its hash.
 const UNGUESSABLE: usize = 32;
 /// A word without meaning that is so long is more likely a token than a name.
-const WORD: usize = 20;
+const WORD: usize = 16;
 /// What stands beside a token that is given as the name.
 const FIXED_PASSWORDS: [&str; 9] =
     ["x-oauth-basic", "x-token", "x-token-auth", "x-access-token", "oauth2", "token", "unused", "api_token", "nopass"];

@@ -172,6 +172,9 @@ async fn ask(
     if !matches!(url.scheme(), "http" | "https") {
         return Err(failing("neither http nor https"));
     }
+    // A form always holds something, and so may a parameter that nobody knows.
+    let known = |name: &str| matches!(name, "account" | "client_id" | "offline_token" | "access_type" | "grant_type");
+    let secret = secret || post || asked.rest.iter().any(|(name, _)| !known(name));
     if secret && url.scheme() == "http" && site.upstream.origin.scheme() == Scheme::Https {
         return Err(failing("it wants credentials in plain, although the registry has TLS"));
     }

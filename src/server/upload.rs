@@ -103,9 +103,9 @@ impl Uploads {
             Ok((address, body, turn)) => {
                 // A task of its own: once the bytes are here, the end does not depend on the client.
                 let place = location(name, &digest)?;
-                let (uploads, access) = (self.clone(), access.clone());
+                let uploads = self.clone();
                 let stored = tokio::spawn(async move {
-                    let result = uploads.store(&access, &mut record, address, body, &parts.headers, &caller).await;
+                    let result = uploads.store(&mut record, address, body).await;
                     let outcome = result.as_ref().map_or_else(Outcome::Failed, |appended| (*appended).into());
                     let recorded = uploads.admission.audit.end(&record, outcome).await;
                     drop(turn);
@@ -135,24 +135,17 @@ impl Uploads {
         access.push(&record.repository, headers, caller).await?;
         // Before that it would be a stranger's word.
         record.who = Some(Credential { way: "upstream", name: user(headers) });
+        // A slow registry must not hold what other writers need, so it is asked before the body is read.
+        if access.pull(&record.repository, &record.digest, headers, caller).await? == Manifest::Absent {
+            return Err(Problem::ManifestUnknown(record.digest.clone()));
+        }
         let (body, turn) = self.admission.receive(body, usize::MAX, caller.from).await?;
         Ok((address, body, turn))
     }
 
-    async fn store(
-        &self,
-        access: &Access,
-        record: &mut Record,
-        address: SetAddress,
-        body: Bytes,
-        headers: &HeaderMap,
-        caller: &Caller,
-    ) -> Result<Appended, Problem> {
+    async fn store(&self, record: &mut Record, address: SetAddress, body: Bytes) -> Result<Appended, Problem> {
         let message = Bytes::from(parse(&body, &record.digest).map_err(Problem::Invalid)?);
         drop(body);
-        if access.pull(&record.repository, &record.digest, headers, caller).await? == Manifest::Absent {
-            return Err(Problem::ManifestUnknown(record.digest.clone()));
-        }
         self.admission.store(record, &address, message, |_| true).await
     }
 }

@@ -93,7 +93,10 @@ impl Upstream {
 
     /// Asks for ourselves how a path wants to be asked, and learns the token endpoints that it names.
     async fn own_challenges(&self, method: Method, path: &str, id: u64) -> Result<Vec<Challenge>, Problem> {
-        let request = self.own_request(method, path, id)?;
+        let mut request = self.own_request(method, path, id)?;
+        if request.method == Method::POST {
+            request.headers.insert(http::header::CONTENT_LENGTH, http::HeaderValue::from(0));
+        }
         let sent = tokio::time::timeout(self.question_time, self.send(request, Body::Empty));
         let answer = sent.await.unwrap_or(Err(Problem::UpstreamTimeout))?;
         match answer.status() {
@@ -131,17 +134,25 @@ impl Upstream {
     /// Finds out whether `named`, the token endpoints in an answer that was made for a caller, are
     /// the upstream's: `target` is asked again for ourselves. This is for registries whose ping is
     /// open to all.
-    pub(super) async fn confirm_token_paths(&self, named: &[String], target: &str, id: u64) {
+    pub(super) async fn confirm_token_paths(&self, named: &[String], method: &Method, target: &str, id: u64) {
+        // By another method a registry may answer otherwise. A POST opens an upload at most, and to who
+        // was refused one it opens none.
+        let method = match *method {
+            Method::GET => Method::GET,
+            Method::POST if target.ends_with("/blobs/uploads/") => Method::POST,
+            _ => Method::HEAD,
+        };
         for path in named.iter().take(TOKEN_PATHS_LIMIT) {
+            let asked = format!("{method} {path}");
             if self.ping.has_token_path(path)
                 || route::is_below_v2(path)
-                || self.ping.unconfirmed.get(path).await.is_some()
+                || self.ping.unconfirmed.get(&asked).await.is_some()
             {
                 continue;
             }
-            let _ = self.own_challenges(Method::HEAD, target, id).await;
+            let _ = self.own_challenges(method.clone(), target, id).await;
             if !self.ping.has_token_path(path) {
-                self.ping.unconfirmed.insert(path.clone(), ()).await;
+                self.ping.unconfirmed.insert(asked, ()).await;
             }
         }
     }

@@ -80,7 +80,11 @@ impl Upstream {
 
     /// Returns a client's pull as a request for ourselves, to be sent with the server's own credentials.
     pub(super) fn own_pull(&self, client: &request::Parts, id: u64) -> Result<request::Parts, Problem> {
-        let mut parts = self.own_request(client.method.clone(), path_and_query(client), id)?;
+        let target = match page_query(client) {
+            Some(query) => format!("{}?{query}", client.uri.path()),
+            None => client.uri.path().to_owned(),
+        };
+        let mut parts = self.own_request(client.method.clone(), &target, id)?;
         for name in REPRESENTATION {
             for value in client.headers.get_all(&name) {
                 parts.headers.append(name.clone(), value.clone());
@@ -101,6 +105,15 @@ impl Upstream {
 
 fn path_and_query(parts: &request::Parts) -> &str {
     parts.uri.path_and_query().map_or("/", |both| both.as_str())
+}
+
+/// Returns which page of a list of tags a pull asks for, written anew. Nothing else of a client's query
+/// goes along: some registries let it choose another registry (`?ns=`), and so a token server.
+fn page_query(client: &request::Parts) -> Option<String> {
+    let query = client.uri.query().filter(|_| client.uri.path().ends_with("/tags/list"))?;
+    let pages = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| matches!(&**name, "n" | "last"));
+    Some(url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pages).finish())
+        .filter(|query| !query.is_empty())
 }
 
 fn anonymous(method: Method, uri: http::Uri, id: u64) -> request::Parts {
