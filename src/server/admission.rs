@@ -15,7 +15,7 @@ use super::error::{Problem, Shape};
 use super::extension;
 use super::inbound::ClientBody;
 use super::receive::Receiver;
-pub(super) use super::receive::Turn;
+pub(super) use super::receive::{LongBody, Turn};
 use super::release::ReleaseView;
 use super::upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
 use crate::config::{LimitConfig, ServerConfig};
@@ -94,6 +94,17 @@ impl Admission {
     /// be judged, and the place that it takes in memory, are held by what is returned with it.
     pub(super) async fn receive(&self, body: ClientBody, limit: usize, from: IpAddr) -> Result<(Bytes, Turn), Problem> {
         self.receiver.receive(body, limit.min(self.limits.upload_bytes), from).await
+    }
+
+    /// Reads a body as [`Admission::receive`] does; its turn is taken by [`Admission::turn_of`], once
+    /// nobody else has to be asked about it.
+    pub(super) async fn read(&self, body: ClientBody, from: IpAddr) -> Result<(Bytes, LongBody), Problem> {
+        self.receiver.read(body, self.limits.upload_bytes, from).await
+    }
+
+    /// Waits for a body's turn to be judged.
+    pub(super) async fn turn_of(&self, body: LongBody, from: IpAddr) -> Result<Turn, Problem> {
+        self.receiver.turn_of(body, from).await
     }
 
     /// Judges a message and stores it, recording first that it will be; the outcome is the

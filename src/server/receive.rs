@@ -29,8 +29,12 @@ const PIECE: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Turn {
     _judged: Place,
-    _long: Option<Place>,
+    _body: LongBody,
 }
+
+/// The place in memory of a body, if it is a long one.
+#[derive(Debug)]
+pub(super) struct LongBody(#[expect(dead_code, reason = "held until the body is stored")] Option<Place>);
 
 /// Takes the bodies of uploads.
 pub(super) struct Receiver {
@@ -67,11 +71,11 @@ impl Receiver {
         }
     }
 
-    /// Reads a body of at most `limit` bytes, and waits for its turn to be judged.
+    /// Reads a body of at most `limit` bytes; what is returned with it is its place in memory.
     ///
     /// # Errors
     /// [`Problem::TooLarge`], [`Problem::Incomplete`], and those of [`NoTurn`].
-    pub(super) async fn receive<B>(&self, body: B, limit: usize, from: IpAddr) -> Result<(Bytes, Turn), Problem>
+    pub(super) async fn read<B>(&self, body: B, limit: usize, from: IpAddr) -> Result<(Bytes, LongBody), Problem>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
@@ -82,8 +86,28 @@ impl Receiver {
             long = Some(self.turn(&self.long, client).await?);
             body.read_to(usize::MAX).await?;
         }
-        let judged = self.turn(&self.judged, client).await?;
-        Ok((body.into_bytes(), Turn { _judged: judged, _long: long }))
+        Ok((body.into_bytes(), LongBody(long)))
+    }
+
+    /// Waits for the turn of a body that was read to be judged.
+    ///
+    /// # Errors
+    /// Those of [`NoTurn`].
+    pub(super) async fn turn_of(&self, body: LongBody, from: IpAddr) -> Result<Turn, Problem> {
+        let judged = self.turn(&self.judged, client_network(from)).await?;
+        Ok(Turn { _judged: judged, _body: body })
+    }
+
+    /// Reads a body, and waits for its turn.
+    ///
+    /// # Errors
+    /// Those of [`Receiver::read`] and [`Receiver::turn_of`].
+    pub(super) async fn receive<B>(&self, body: B, limit: usize, from: IpAddr) -> Result<(Bytes, Turn), Problem>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        let (bytes, body) = self.read(body, limit, from).await?;
+        Ok((bytes, self.turn_of(body, from).await?))
     }
 
     async fn turn(&self, places: &Arc<FairPlaces>, client: IpAddr) -> Result<Place, Problem> {

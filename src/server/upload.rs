@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, StatusCode};
 use zeroize::Zeroizing;
 
 use super::access::{Access, Manifest};
-use super::admission::{self, Admission, Turn};
+use super::admission::{self, Admission, LongBody};
 use super::audit::{Action, Outcome, Record};
 use super::body::{Answer, Body};
 use super::caller::Caller;
@@ -100,15 +100,15 @@ impl Uploads {
         let (action, headers) = (Action::Add, &parts.headers);
         let mut record = self.admission.record(action, "extension", (name, &digest), headers, &caller);
         match self.receive(access, &mut record, headers, &caller, body).await {
-            Ok((address, body, turn)) => {
+            Ok((address, body, long)) => {
                 // A task of its own: once the bytes are here, the end does not depend on the client.
                 let place = location(name, &digest)?;
-                let uploads = self.clone();
+                let (uploads, access) = (self.clone(), access.clone());
                 let stored = tokio::spawn(async move {
-                    let result = uploads.store(&mut record, address, body).await;
+                    let result =
+                        uploads.store(&access, &mut record, address, (body, long), &parts.headers, &caller).await;
                     let outcome = result.as_ref().map_or_else(Outcome::Failed, |appended| (*appended).into());
                     let recorded = uploads.admission.audit.end(&record, outcome).await;
-                    drop(turn);
                     result.and(recorded)
                 });
                 stored.await.unwrap_or(Err(Problem::Internal))?;
@@ -129,23 +129,32 @@ impl Uploads {
         headers: &HeaderMap,
         caller: &Caller,
         body: ClientBody,
-    ) -> Result<(SetAddress, Bytes, Turn), Problem> {
+    ) -> Result<(SetAddress, Bytes, LongBody), Problem> {
         let address = extension::address(&self.prefix, &record.repository, &record.digest)?;
         self.admission.announced(headers, usize::MAX)?;
         access.push(&record.repository, headers, caller).await?;
         // Before that it would be a stranger's word.
         record.who = Some(Credential { way: "upstream", name: user(headers) });
-        // A slow registry must not hold what other writers need, so it is asked before the body is read.
+        let (body, long) = self.admission.read(body, caller.from).await?;
+        Ok((address, body, long))
+    }
+
+    async fn store(
+        &self,
+        access: &Access,
+        record: &mut Record,
+        address: SetAddress,
+        (body, long): (Bytes, LongBody),
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<Appended, Problem> {
+        let message = Bytes::from(parse(&body, &record.digest).map_err(Problem::Invalid)?);
+        drop(body);
+        // A slow registry must not hold a turn that other writers need.
         if access.pull(&record.repository, &record.digest, headers, caller).await? == Manifest::Absent {
             return Err(Problem::ManifestUnknown(record.digest.clone()));
         }
-        let (body, turn) = self.admission.receive(body, usize::MAX, caller.from).await?;
-        Ok((address, body, turn))
-    }
-
-    async fn store(&self, record: &mut Record, address: SetAddress, body: Bytes) -> Result<Appended, Problem> {
-        let message = Bytes::from(parse(&body, &record.digest).map_err(Problem::Invalid)?);
-        drop(body);
+        let _turn = self.admission.turn_of(long, caller.from).await?;
         self.admission.store(record, &address, message, |_| true).await
     }
 }

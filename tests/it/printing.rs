@@ -23,7 +23,7 @@ const WATCHED: [(&str, &[&str]); 18] = [
     ("tracing_subscriber::fmt", &["telemetry/"]),
     // JSON for people goes through escape::json. The others write what is sent, and compared by the byte.
     ("serde_json::to_", &["escape/json.rs", "registry/extension.rs"]),
-    ("Serializer::new", &["server/scope.rs", "server/token.rs", "registry/token.rs"]),
+    ("Serializer::new", &["server/scope.rs", "server/token.rs", "server/upstream_request.rs", "registry/token.rs"]),
     (
         "json!(",
         &[
