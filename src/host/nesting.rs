@@ -28,6 +28,37 @@ pub(crate) fn too_deep(text: &[u8]) -> Option<usize> {
             return Some(line);
         }
     }
+    blocks_too_deep(text)
+}
+
+/// The same for blocks within blocks: each column further to the right, and each `- ` or `? `, opens one.
+fn blocks_too_deep(text: &[u8]) -> Option<usize> {
+    let mut open: Vec<usize> = Vec::new();
+    for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let mut column = line.iter().take_while(|byte| **byte == b' ').count();
+        let mut rest = line.get(column..).unwrap_or_default();
+        if rest.trim_ascii().is_empty() {
+            continue;
+        }
+        while open.last().is_some_and(|last| *last > column) {
+            open.pop();
+        }
+        loop {
+            if open.last() != Some(&column) {
+                open.push(column);
+            }
+            let [b'-' | b'?', behind @ ..] = rest else { break };
+            let blanks = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+            if blanks == 0 {
+                break;
+            }
+            column += 1 + blanks;
+            rest = behind.get(blanks..).unwrap_or_default();
+        }
+        if open.len() > NESTING_LIMIT {
+            return Some(number + 1);
+        }
+    }
     None
 }
 
@@ -43,6 +74,12 @@ mod tests {
         assert_eq!(too_deep("- {a: [1]}\n".repeat(1_000_000).as_bytes()), None);
         assert_eq!(too_deep("{a: ".repeat(10_001).as_bytes()), Some(1));
         assert_eq!(too_deep(b"]]]]}}"), None);
+        let compact = |depth: usize| format!("a: 1\nx:\n  {}y\n", "- ".repeat(depth));
+        assert_eq!(too_deep(compact(NESTING_LIMIT - 2).as_bytes()), None);
+        assert_eq!(too_deep(compact(NESTING_LIMIT + 1).as_bytes()), Some(3));
+        let steps: String = (0..=NESTING_LIMIT).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        assert_eq!(too_deep(steps.as_bytes()), Some(NESTING_LIMIT + 1));
+        assert_eq!(too_deep("a:\n  - b: 1\n    c: 2\n".repeat(100_000).as_bytes()), None);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) enum ArmorError {
     NoBlock,
     #[error("the checksum of an armoured key block is wrong")]
     Checksum,
+    #[error("a later armoured key block has no empty line before its data")]
+    NoEmptyLine,
     #[error("an armoured key block is damaged: it holds something other than base64")]
     Damaged,
 }
@@ -45,7 +47,7 @@ pub(super) fn decode(text: &[u8]) -> Result<Dearmored, ArmorError> {
             other_before |= line.trim_ascii_start().starts_with(BEGIN);
             continue;
         }
-        let (bytes, fault) = block(&mut lines)?;
+        let (bytes, fault) = block(&mut lines, blocks == 0)?;
         blocks += 1;
         out.bytes.extend(bytes);
         if blocks == 1 {
@@ -58,7 +60,10 @@ pub(super) fn decode(text: &[u8]) -> Result<Dearmored, ArmorError> {
 }
 
 /// Reads one block behind its first line: its octets, and what makes x/crypto refuse it.
-fn block<'a>(lines: &mut impl Iterator<Item = &'a [u8]>) -> Result<(Vec<u8>, Option<&'static str>), ArmorError> {
+fn block<'a>(
+    lines: &mut impl Iterator<Item = &'a [u8]>,
+    first: bool,
+) -> Result<(Vec<u8>, Option<&'static str>), ArmorError> {
     let mut fault = None;
     let mut complain = |why: &'static str| {
         fault.get_or_insert(why);
@@ -83,7 +88,11 @@ fn block<'a>(lines: &mut impl Iterator<Item = &'a [u8]>) -> Result<(Vec<u8>, Opt
                 }
                 continue;
             }
-            // Without an empty line before it, gpg takes this for the first line of data.
+            // Without an empty line before it, gpg takes this for the first line of data; in a later block
+            // it gives up the whole file.
+            if !first {
+                return Err(ArmorError::NoEmptyLine);
+            }
             complain("the armour has no empty line before its data");
             in_headers = false;
         }

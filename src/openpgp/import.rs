@@ -104,6 +104,10 @@ fn sift<'a>(
     let mut user_id_kept = true;
     let mut identities = 0;
     let mut after_subkey = false;
+    let mut subkeys_begun = false;
+    let mut says = Vec::new();
+    let mut user_ids = 0;
+    let mut behind: Option<&Packet<'_>> = None;
     for packet in packets {
         let mut keep = true;
         if after_subkey && packet.tag != tag::SIGNATURE {
@@ -111,13 +115,30 @@ fn sift<'a>(
         }
         match packet.tag {
             tag::USER_ID | tag::USER_ATTRIBUTE => {
-                user_id_kept = packet.body.len() <= USER_ID_LIMIT;
+                // gpg judges a primary key by what stands before its first subkey only.
+                user_id_kept = packet.body.len() <= USER_ID_LIMIT && !subkeys_begun;
                 keep = user_id_kept;
+                says.clear();
+                user_ids += usize::from(keep && packet.tag == tag::USER_ID);
             }
-            tag::PUBLIC_SUBKEY | tag::SECRET_SUBKEY => user_id_kept = true,
+            tag::PUBLIC_SUBKEY | tag::SECRET_SUBKEY => {
+                user_id_kept = true;
+                subkeys_begun = true;
+            }
             tag::SIGNATURE => {
                 let signature = Signature::parse(&packet.body)?;
-                keep = user_id_kept && signature.kept_by_gnupg(&key_id, created);
+                keep = (user_id_kept || signature.revokes()) && signature.kept_by_gnupg(&key_id, created);
+                if signature.certifies() && signature.first_issuer() == Some(&key_id[..]) {
+                    says.extend(signature.says_it_signs());
+                    if says.contains(&true) && says.contains(&false) {
+                        fault.get_or_insert("self-signatures of one user ID differ about whether the key may sign");
+                    }
+                    if signature.version < 4 {
+                        fault.get_or_insert("a self-signature of the key is of version 3");
+                    } else if !stands_behind(&packet.body, behind, primary) {
+                        fault.get_or_insert("a self-signature of the key does not stand behind its user ID");
+                    }
+                }
                 if let Some(why) = signature.refused_by_x_crypto() {
                     fault.get_or_insert(why);
                 }
@@ -132,6 +153,9 @@ fn sift<'a>(
             _ => {}
         }
         after_subkey = matches!(packet.tag, tag::PUBLIC_SUBKEY | tag::SECRET_SUBKEY);
+        if packet.tag != tag::SIGNATURE {
+            behind = Some(packet);
+        }
         if keep {
             kept.push(packet);
         }
@@ -139,10 +163,35 @@ fn sift<'a>(
     if after_subkey {
         fault.get_or_insert("a subkey of the key has no signature");
     }
+    if user_ids == 0 {
+        return Err("it has no user ID before its subkeys, so GnuPG imports nothing".to_owned());
+    }
     if identities == 0 {
         fault.get_or_insert("no user ID of the key has a self-signature of a type that they know");
     }
     Ok((kept, fault))
+}
+
+/// Whether a self-signature is over the user ID or attribute that it stands behind. gpg and Sequoia put
+/// right what is not, x/crypto does not.
+fn stands_behind(
+    signature: &[u8],
+    before: Option<&Packet<'_>>,
+    primary: &Key<key::PublicParts, key::PrimaryRole>,
+) -> bool {
+    use sequoia_openpgp::packet::{Signature, UserAttribute, UserID};
+    let packet = sequoia_openpgp::Packet::from_bytes(&frame(tag::SIGNATURE, signature));
+    let Ok(sequoia_openpgp::Packet::Signature(signature)) = packet else { return false };
+    let signature: Signature = signature;
+    match before {
+        Some(id) if id.tag == tag::USER_ID => {
+            signature.verify_userid_binding(primary, primary, &UserID::from(&*id.body)).is_ok()
+        }
+        Some(attribute) if attribute.tag == tag::USER_ATTRIBUTE => signature
+            .verify_user_attribute_binding(primary, primary, &UserAttribute::from(attribute.body.to_vec()))
+            .is_ok(),
+        _ => false,
+    }
 }
 
 /// A signature in a certificate, as far as it matters here.
@@ -215,12 +264,28 @@ impl<'a> Signature<'a> {
         self.all().filter(|s| s.kind == kind::ISSUER).last().map(|s| s.body)
     }
 
+    fn revokes(&self) -> bool {
+        use signature_type::{KEY_REVOCATION, SUBKEY_REVOCATION, USER_ID_REVOCATION};
+        matches!(self.kind, KEY_REVOCATION | SUBKEY_REVOCATION | USER_ID_REVOCATION)
+    }
+
+    /// Whether it is made over a user ID.
+    fn certifies(&self) -> bool {
+        (signature_type::GENERIC..=signature_type::POSITIVE).contains(&self.kind)
+    }
+
+    /// What its key flags say about signing, if it has any.
+    fn says_it_signs(&self) -> Option<bool> {
+        self.first_hashed(kind::KEY_FLAGS).map(|flags| flags.first().is_some_and(|flags| flags & 0x02 != 0))
+    }
+
     fn kept_by_gnupg(&self, key_id: &[u8], key_created: u32) -> bool {
-        if matches!(
-            self.kind,
-            signature_type::KEY_REVOCATION | signature_type::SUBKEY_REVOCATION | signature_type::USER_ID_REVOCATION
-        ) {
+        if self.revokes() {
             return true;
+        }
+        // Sequoia and gpg read self-signatures of version 3 differently.
+        if self.version < 4 {
+            return false;
         }
         // Certifications by others play no part in a keyring that a policy names.
         if !matches!(

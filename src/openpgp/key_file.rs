@@ -58,7 +58,15 @@ impl<'a> File<'a> {
             // Without any key it may still be text that begins with a character outside ASCII. For
             // gpg some of these, such as umlauts, begin a packet.
             let mut faults = Vec::new();
-            if begins_packet(first) || !file.chunks(&mut faults).0.is_empty() {
+            let (begins, holds_keys) = (begins_packet(first), !file.chunks(&mut faults).0.is_empty());
+            if holds_keys && !may_be_first(first) {
+                notes.push(format!(
+                    "a keyring was skipped: GnuPG reads no key of a file that begins with a packet of type {}",
+                    packet_type(first)
+                ));
+                return None;
+            }
+            if begins || holds_keys {
                 return Some(file);
             }
         }
@@ -107,6 +115,10 @@ impl<'a> File<'a> {
                     | tag::LITERAL
                     | tag::ENCRYPTED_INTEGRITY
                     | tag::ENCRYPTED_AEAD => format!("a packet of type {} has no place in it", packet.tag),
+                    tag::MARKER if *packet.body != *b"PGP" => {
+                        notes.push("a keyring was skipped: a marker packet in it does not say PGP".to_owned());
+                        return (Vec::new(), Some(start));
+                    }
                     // Trust packets, markers and what is not known belong to no certificate.
                     _ => continue,
                 },
@@ -123,8 +135,18 @@ impl<'a> File<'a> {
     }
 }
 
+/// The type of the packet that begins with this octet.
+fn packet_type(octet: u8) -> u8 {
+    if octet & 0x40 == 0 { (octet >> 2) & 0x0F } else { octet & 0x3F }
+}
+
 /// Whether gpg takes a file that begins with this octet for binary (`is_armored` of gpg 2.2).
 fn begins_packet(octet: u8) -> bool {
-    let packet_type = if octet & 0x40 == 0 { (octet >> 2) & 0x0F } else { octet & 0x3F };
-    matches!(packet_type, 1..=6 | 8..=11 | 16 | 18 | 60..=63)
+    matches!(packet_type(octet), 1..=6 | 8..=11 | 16 | 18 | 60..=63)
+}
+
+/// Whether gpg 2.2.40 reads the keys of a binary file that begins with a packet of this type
+/// (measured; docs/spec/containers-image.md 4.4).
+fn may_be_first(octet: u8) -> bool {
+    matches!(packet_type(octet), 2 | 5 | 6 | 10 | 12 | 13 | 14 | 19 | 61)
 }

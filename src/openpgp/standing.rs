@@ -12,7 +12,7 @@ use sequoia_openpgp::Cert;
 use sequoia_openpgp::cert::amalgamation::ValidateAmalgamation;
 use sequoia_openpgp::packet::Signature;
 use sequoia_openpgp::policy::{AsymmetricAlgorithm, StandardPolicy};
-use sequoia_openpgp::types::{HashAlgorithm, PublicKeyAlgorithm};
+use sequoia_openpgp::types::{HashAlgorithm, PublicKeyAlgorithm, SignatureType};
 
 use super::fingerprint::Fingerprint;
 use super::keyring::{Candidate, Keyring};
@@ -96,6 +96,10 @@ pub(super) fn check(
     if subkey && key.self_revocations().next().is_some() {
         return Err(KeyFault::Revoked { key: (*fingerprint).clone() });
     }
+    if subkey && !goes_by_the_newest_binding(candidate, at, allow_weak_keys) {
+        let reason = "the newest binding of the subkey is not good, and GnuPG goes by no older one".to_owned();
+        return Err(KeyFault::Invalid { key: (*fingerprint).clone(), reason });
+    }
     let mut weak = false;
     let both =
         [(*primary, cert.primary_key().key().clone().role_into_unspecified()), (*fingerprint, key.key().clone())];
@@ -153,6 +157,20 @@ pub(super) fn check(
     }
     let expires = [valid_primary.key_expiration_time(), valid.key_expiration_time(), gnupg_expires];
     Ok(Standing { expires: expires.into_iter().flatten().min(), weak })
+}
+
+/// Whether Sequoia goes by the newest binding of a subkey, as gpg does. A binding without a good
+/// back-signature counts, too: Sequoia has put it among the bad signatures of the certificate, where it
+/// is no longer said to which subkey it belongs.
+fn goes_by_the_newest_binding(candidate: &Candidate<'_>, at: SystemTime, allow_weak_keys: bool) -> bool {
+    let Candidate { cert, key, .. } = candidate;
+    let policy = policy(at, allow_weak_keys);
+    let Ok(valid) = key.clone().with_policy(&policy, at) else { return true };
+    let used = valid.binding_signature();
+    let bad = cert.bad_signatures().filter(|signature| signature.typ() == SignatureType::SubkeyBinding);
+    let mut others = key.self_signatures().chain(bad).filter(|signature| *signature != used);
+    // Of several of the same second it is not said which is the newest.
+    others.all(|other| other.signature_creation_time() < used.signature_creation_time())
 }
 
 /// Whether a designated revoker, whose key is in the keyring too, has revoked the primary key.

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -248,9 +248,30 @@ impl LocalTree {
         match fs::canonicalize(path) {
             Ok(target) if target.starts_with(&self.root) => Ok(Some(target)),
             Ok(_) => Ok(None),
-            Err(error) if is_missing(&error) => self.check_root().map(|()| None),
+            // A link that leads in a circle leads nowhere.
+            Err(error) if is_missing(&error) || is_errno(&error, Errno::LOOP) => self.check_root().map(|()| None),
+            // Behind a link out of the tree there may be folders that we may not look into.
+            Err(error) if is_errno(&error, Errno::ACCESS) && self.leads_out(path) => self.check_root().map(|()| None),
             Err(error) => Err(failed("reading", path, &error)),
         }
+    }
+
+    /// Tells whether following links from `path` leads out of the tree, by what the links say.
+    fn leads_out(&self, path: &Path) -> bool {
+        let mut at = path.to_owned();
+        for _ in 0..LINKS {
+            let Ok(below) = at.strip_prefix(&self.root) else { return true };
+            let mut walked = self.root.clone();
+            let mut parts = below.components();
+            let link = parts.by_ref().find_map(|part| {
+                walked.push(part);
+                fs::read_link(&walked).ok()
+            });
+            let Some(link) = link else { return false };
+            walked.pop();
+            at = normal(&walked.join(link).join(parts.as_path()));
+        }
+        false
     }
 
     /// The tree itself being gone (a lost mount) is a failure, not an empty store.
@@ -389,6 +410,26 @@ fn bits(flags: OFlags) -> i32 {
 }
 
 /// A name that cannot exist is missing like one that does not.
+/// How many links are followed, as the system does.
+const LINKS: usize = 40;
+
+/// Undoes `.` and `..` in a path that begins at the root of the file system.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(normal.pop()),
+            Component::CurDir => {}
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+fn is_errno(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
 pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename)
 }

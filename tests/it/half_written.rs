@@ -69,11 +69,12 @@ impl World {
 type Obstacle = (&'static str, fn(&Path));
 
 /// Each kind of thing that is no file.
-fn obstacles() -> [Obstacle; 5] {
+fn obstacles() -> [Obstacle; 6] {
     [
         ("folder", |path| fs::create_dir(path).unwrap()),
         ("dangling", |path| std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap()),
         ("outside", |path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap()),
+        ("circle", |path| std::os::unix::fs::symlink(path.file_name().unwrap(), path).unwrap()),
         ("fifo", |path| mknod(path, rustix::fs::FileType::Fifo)),
         ("socket", |path| mknod(path, rustix::fs::FileType::Socket)),
     ]
@@ -167,12 +168,12 @@ fn store_check_and_repair_tell_of_it() {
         let line = line.unwrap_or_else(|| panic!("{kind}: {told}"));
         assert!(line.contains("/signature-1: ") && line.contains(word), "{line}");
     }
-    for kind in ["dangling", "outside"] {
+    for kind in ["dangling", "outside", "circle"] {
         assert!(told.contains(&format!("foreign   {}/signature-1: a link", image(kind))), "{kind}: {told}");
     }
     assert!(!told.contains("is missing"), "what is taken is no gap: {told}");
     let (code, told) = run(&["repair", "--dry-run"]);
-    assert!(code == Some(0) && told.contains("Would repair 0 of 6 set(s)"), "{code:?} {told}");
+    assert!(code == Some(0) && told.contains("Would repair 0 of 7 set(s)"), "{code:?} {told}");
 }
 
 #[test]

@@ -73,6 +73,8 @@ fn armour_is_read_as_gpg_reads_it() {
         ("wrong checksum", wrong(&good), NONE),
         ("short checksum", good.replace(checksum, "=AA"), NONE),
         ("wrong checksum in a second one", format!("{good}{}", second.replace("\n=", "\n=AAAA\n#")), X_CRYPTO),
+        ("no empty line in a second one", format!("{good}{}", second.replace("\n\n", "\n")), X_CRYPTO),
+        ("by the second one without empty line", format!("{second}{}", good.replace("\n\n", "\n")), NONE),
         ("byte order mark", format!("\u{feff}{good}"), NONE),
         ("umlaut before", format!("\u{fc}\n{good}"), X_CRYPTO),
         ("indented by four", indented("    "), NONE),
@@ -101,7 +103,13 @@ fn binary_files_are_read_as_gpg_reads_them() {
     let message = Home::with(&[rsa]).ok(&["--sign"], CLAIM);
     let good = &rsa.public[..];
     let cut = &other.public[..other.public.len() - 5];
-    let files: [(&str, Vec<u8>, Clients); 14] = [
+    let files: [(&str, Vec<u8>, Clients); 20] = [
+        ("unknown packet before", [&frame(40, b"x"), good].concat(), X_CRYPTO),
+        ("private packet before", [&frame(63, b"x"), good].concat(), X_CRYPTO),
+        ("comment before", [&frame(61, b"x"), good].concat(), BOTH),
+        ("marker of other letters before", [&frame(10, b"XYZ"), good].concat(), X_CRYPTO),
+        ("marker of other letters behind", [good, &frame(10, b"XYZ")].concat(), X_CRYPTO),
+        ("marker of other letters between keys", [good, &frame(10, b"XYZ"), &other.public].concat(), X_CRYPTO),
         ("good", good.to_vec(), BOTH),
         ("behind another", [&other.public, good].concat(), BOTH),
         ("trust packet before", [&frame(12, b"\0\0"), good].concat(), BOTH),
@@ -189,6 +197,11 @@ fn certificates_are_judged_as_gpg_judges_them() {
     let unknown_version = frame(2, &[&[6][..], &[b'x'; 30]].concat());
     let mut cut = c.made(CREATED + 9, &[&certify[..], &[32, 1, 1]].concat());
     cut.kind = 0x13;
+    let bound = {
+        let craft = Craft { kind: 0x18, ..c.made(CREATED, &sub(27, &[0x0C])) };
+        let both = [c.key.hashed_form(), c.other.hashed_form()].concat();
+        [frame(14, &c.other.hashed_form()[3..]), craft.signature(&c.key, &both)].concat()
+    };
     let revoked = Craft { kind: 0x30, ..c.made(CREATED + 9, &sub(29, &[0])) }.certification(&c.key, ID);
     let files = [
         ("good", only(&good), BOTH),
@@ -260,6 +273,17 @@ fn certificates_are_judged_as_gpg_judges_them() {
         ("direct: expired", c.cert(&[&c.direct(CREATED, &expires), &c.of(ID, &good)]), X_CRYPTO),
         ("expires at the last second", with(&sub(9, &(u32::MAX - CREATED).to_be_bytes())), BOTH),
         ("expires after 2106", with(&sub(9, &u32::MAX.to_be_bytes())), X_CRYPTO),
+        ("user ID behind a subkey", c.cert(&[&bound, &c.of(ID, &good)]), X_CRYPTO),
+        (
+            "a newer user ID behind a subkey certifies only",
+            c.cert(&[&c.of(ID, &good), &bound, &c.of(OTHER_ID, &c.made(CREATED + 100, &certify))]),
+            BOTH,
+        ),
+        (
+            "self-signature behind another user ID",
+            c.cert(&[&frame(13, ID), &c.of(OTHER_ID, &good), &good.certification(&c.key, ID)]),
+            GPG,
+        ),
         ("subkey without a signature", c.cert(&[&c.of(ID, &good), &frame(14, &c.other.hashed_form()[3..])]), GPG),
     ];
     for (label, file, clients) in files {
@@ -283,11 +307,12 @@ fn a_binding_that_ends_after_2106() {
     let message = home.ok(&["--sign"], CLAIM);
     let packets = super::craft::packets(&exported.public);
     let both = [main.hashed_form(), subkey.hashed_form()].concat();
-    let craft = |by: &Key, kind: u8, hashed: &[u8]| {
+    let craft_at = |created: u32, by: &Key, kind: u8, hashed: &[u8]| {
         let fingerprint = sub(33, &[&[4], &by.fingerprint[..]].concat());
-        let hashed = [&fingerprint[..], &sub(2, &CREATED.to_be_bytes()), hashed].concat();
-        Craft { version: 4, kind, hash: 8, created: CREATED, hashed, unhashed: sub(16, by.id()) }.signature(by, &both)
+        let hashed = [&fingerprint[..], &sub(2, &created.to_be_bytes()), hashed].concat();
+        Craft { version: 4, kind, hash: 8, created, hashed, unhashed: sub(16, by.id()) }.signature(by, &both)
     };
+    let craft = |by: &Key, kind: u8, hashed: &[u8]| craft_at(CREATED, by, kind, hashed);
     let back = &craft(&subkey, 0x19, b"")[6..];
     for (seconds, gpg) in [(0, true), (u32::MAX - CREATED, true), (u32::MAX, false)] {
         let binding = craft(&main, 0x18, &[sub(27, &[2]), sub(32, back), sub(3, &seconds.to_be_bytes())].concat());
@@ -296,6 +321,27 @@ fn a_binding_that_ends_after_2106() {
         judge.run(&["--import"], &file);
         assert_eq!(judge.accepts(&message).is_some(), gpg, "{seconds}");
         assert_eq!(check(&message, &file).is_ok(), gpg, "{seconds}");
+    }
+    // gpg goes by the newest binding, whatever is wrong with it.
+    let good = craft(&main, 0x18, &[sub(27, &[2]), sub(32, back)].concat());
+    let mut bad_back = back.to_vec();
+    *bad_back.last_mut().unwrap() ^= 1;
+    let newer = |hashed: &[u8]| craft_at(CREATED + 100, &main, 0x18, hashed);
+    for (label, second, gpg) in [
+        ("a newer good one", newer(&[sub(27, &[2]), sub(32, back)].concat()), true),
+        ("a newer one without back-signature", newer(&sub(27, &[2])), false),
+        ("a newer one with a bad back-signature", newer(&[sub(27, &[2]), sub(32, &bad_back)].concat()), false),
+        (
+            "a newer one that has expired",
+            newer(&[sub(27, &[2]), sub(32, back), sub(3, &[0, 0, 0, 60])].concat()),
+            false,
+        ),
+    ] {
+        let file = [&packets[..4].concat()[..], &good, &second].concat();
+        let judge = Home::new();
+        judge.run(&["--import"], &file);
+        assert_eq!(judge.accepts(&message).is_some(), gpg, "gpg: {label}");
+        assert_eq!(check(&message, &file).is_ok(), gpg, "{label}");
     }
 }
 
