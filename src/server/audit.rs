@@ -234,7 +234,8 @@ impl AuditLog {
         Self { file, refusals: Arc::default() }
     }
 
-    /// Records that something is about to be done.
+    /// Records that something is about to be done. For those who have not shown who they are the reserve
+    /// is not touched: they may be very many.
     ///
     /// # Errors
     /// [`Problem::Unrecorded`]: it must not be done.
@@ -307,7 +308,14 @@ impl AuditLog {
         let Some(file) = self.file.clone() else { return Ok(()) };
         let line = line(&record.line(outcome.verdict(), outcome.number(), None)).ok_or(Problem::Unrecorded)?;
         let path = file.path().to_owned();
-        let written = tokio::task::spawn_blocking(move || file.append(&line, true)).await;
+        let spares_reserve = matches!(outcome, Outcome::Admitted) && record.is_anybodys();
+        let written = tokio::task::spawn_blocking(move || {
+            if spares_reserve {
+                file.check_reserve()?;
+            }
+            file.append(&line, true)
+        });
+        let written = written.await;
         written.map_err(std::io::Error::other).flatten().map_err(|error| {
             tracing::error!(path = %path.display(), %error, "cannot write the audit log");
             Problem::Unrecorded
@@ -444,6 +452,8 @@ mod tests {
         stranger.who = None;
         audit.end(&stranger, Outcome::Failed(&Problem::Unauthorized)).await.unwrap();
         audit.finish().await;
+        stranger.who = Some(Credential { way: "upstream", name: ShownName::anonymous() });
+        assert!(matches!(audit.begin(&stranger).await, Err(Problem::Unrecorded)), "a change by anybody");
         assert!(!path.exists(), "no disk has so much left");
         audit.begin(&record()).await.unwrap();
         audit.end(&record(), Outcome::Stored(1)).await.unwrap();

@@ -35,12 +35,9 @@ impl AuditFile {
     /// Appends a line about refusals, if the disk has enough room for changes without it. Tells
     /// whether it is there.
     pub(super) fn append_refused(&self, line: &[u8]) -> bool {
-        let why = match self.left() {
-            Some(left) if left < self.reserve => "the disk has less left than audit_reserve_mib".to_owned(),
-            _ => match self.append(line, false) {
-                Ok(()) => return true,
-                Err(error) => error.to_string(),
-            },
+        let why = match self.check_reserve().and_then(|()| self.append(line, false)) {
+            Ok(()) => return true,
+            Err(error) => error.to_string(),
         };
         let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
         if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
@@ -48,6 +45,20 @@ impl AuditFile {
             tracing::warn!(path = %self.path.display(), why, "refused requests are not written to the audit log");
         }
         false
+    }
+
+    /// Makes sure that the disk has more left than is kept for changes by those whom the operator knows.
+    ///
+    /// # Errors
+    /// It has less left.
+    pub(super) fn check_reserve(&self) -> std::io::Result<()> {
+        match self.left() {
+            Some(left) if left < self.reserve => Err(std::io::Error::new(
+                std::io::ErrorKind::StorageFull,
+                "the disk has less left than audit_reserve_mib",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// How many bytes the disk has left, if it tells.

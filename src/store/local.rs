@@ -248,8 +248,10 @@ impl LocalTree {
         match fs::canonicalize(path) {
             Ok(target) if target.starts_with(&self.root) => Ok(Some(target)),
             Ok(_) => Ok(None),
-            // A link that leads in a circle leads nowhere.
-            Err(error) if is_missing(&error) || is_errno(&error, Errno::LOOP) => self.check_root().map(|()| None),
+            Err(error) if is_missing(&error) => self.check_root().map(|()| None),
+            // In the place of a signature, a link that leads in a circle is one that leads nowhere. In that
+            // of a folder it may hide signatures, and is a failure.
+            Err(error) if is_errno(&error, Errno::LOOP) && is_signature(path) => self.check_root().map(|()| None),
             // Behind a link out of the tree there may be folders that we may not look into.
             Err(error) if is_errno(&error, Errno::ACCESS) && self.leads_out(path) => self.check_root().map(|()| None),
             Err(error) => Err(failed("reading", path, &error)),
@@ -424,6 +426,10 @@ fn normal(path: &Path) -> PathBuf {
         }
     }
     normal
+}
+
+fn is_signature(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("signature-"))
 }
 
 fn is_errno(error: &io::Error, errno: Errno) -> bool {

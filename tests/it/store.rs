@@ -200,7 +200,6 @@ async fn links_are_followed_inside_the_tree_only() {
     symlink(outside.path().join("secret"), set.join("signature-3")).unwrap();
     symlink("nowhere", set.join("signature-4")).unwrap();
     symlink("signature-5", set.join("signature-5")).unwrap();
-    symlink("circle", folder.path().join("circle")).unwrap();
     assert!(Command::new("mkfifo").arg(set.join("signature-6")).status().unwrap().success());
     assert_eq!(contents(&store, &at).await, [b"a", b"a"]);
 
@@ -314,8 +313,12 @@ async fn child_process() {
     let store = Store::open(root, &StoreOptions::default()).await.unwrap();
     for count in 0.. {
         let bytes = format!("{job} {count}");
-        store.append(&at, bytes.as_bytes()).await.unwrap();
-        println!("\nstored {bytes}");
+        match store.append(&at, bytes.as_bytes()).await {
+            Ok(_) => println!("\nstored {bytes}"),
+            // Faster than the test that ends this process.
+            Err(StoreError::Full { .. }) => return,
+            Err(error) => panic!("{error}"),
+        }
         if count % 3 == 2 {
             // Every third goes again, so that numbers are moved while others write.
             let gone = format!("{job} {}", count - 1);
