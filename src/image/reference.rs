@@ -1,6 +1,6 @@
 //! Image names: the grammar of containers/image's `docker/reference` and Docker's expansion of short
 //! names. It is the older one: hosts are no IPv6 literals, and a word in capitals is no host
-//! (docs/spec/containers-image.md 4.5).
+//! (spec containers-image 4.5).
 //!
 //! `busybox` means `docker.io/library/busybox`; what a registry, a policy or a lookaside sees is
 //! always the expanded form (spec containers-image 5.5). A [`Reference`] is expanded by

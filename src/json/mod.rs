@@ -1,7 +1,7 @@
 //! Strict JSON objects, read as Go's containers/image reads them.
 //!
 //! `ParanoidUnmarshalJSONObject` refuses duplicate keys, unknown keys, other things than objects,
-//! and trailing data; serde's derives let most of these pass (spec rust-stack 6). Strings follow
+//! and trailing data; serde's derives accept duplicate keys and unknown keys. Strings follow
 //! Go too: invalid UTF-8 and lone surrogates become U+FFFD instead of errors.
 
 use std::borrow::Cow;

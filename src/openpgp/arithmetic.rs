@@ -1,5 +1,5 @@
 //! Whether a key made a signature over a digest. Ed25519 is asked of aws-lc, which needs a third
-//! of the time (spec rust-stack 1.1), everything else of Sequoia. What both are asked is the bare
+//! of the time, everything else of Sequoia. What both are asked is the bare
 //! arithmetic: see the header of this room for why not `Signature::verify_*`.
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};

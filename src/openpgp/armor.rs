@@ -1,6 +1,6 @@
 //! ASCII armour of key files, read as `gpg --import` reads it: a file out of which gpg gets no key
 //! gives none here, and where x/crypto gets less than gpg, that is said
-//! (docs/spec/containers-image.md 4.4).
+//! (spec containers-image 4.4).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

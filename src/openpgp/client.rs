@@ -1,5 +1,5 @@
 //! Sentences that name the clients which refuse what others accept. Where the table of
-//! docs/spec/containers-image.md 4.3 says "accept" although one mechanism refuses, every acceptance
+//! spec containers-image 4.3 says "accept" although one mechanism refuses, every acceptance
 //! carries one of them.
 
 /// Says that clients with x/crypto refuse it, and why.

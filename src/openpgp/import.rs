@@ -1,6 +1,6 @@
 //! What an import into gpg leaves of a certificate, as containers/image with gpgme does it for every
 //! verification, and what makes x/crypto refuse the same certificate
-//! (docs/spec/containers-image.md 4.4, rows of key files).
+//! (spec containers-image 4.4, rows of key files).
 //!
 //! Signatures that gpg passes over are taken out before Sequoia sees the certificate, so that none
 //! of them can lend it a user ID, a flag or a longer life. Revocations always stay.

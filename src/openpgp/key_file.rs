@@ -1,5 +1,5 @@
 //! Key files: binary, or armoured blocks with any text around them; and where each certificate in
-//! them begins and ends, by the rules of gpg (docs/spec/containers-image.md 4.4).
+//! them begins and ends, by the rules of gpg (spec containers-image 4.4).
 
 use std::borrow::Cow;
 
@@ -146,7 +146,7 @@ fn begins_packet(octet: u8) -> bool {
 }
 
 /// Whether gpg 2.2.40 reads the keys of a binary file that begins with a packet of this type
-/// (measured; docs/spec/containers-image.md 4.4).
+/// (measured; spec containers-image 4.4).
 fn may_be_first(octet: u8) -> bool {
     matches!(packet_type(octet), 2 | 5 | 6 | 10 | 12 | 13 | 14 | 19 | 61)
 }

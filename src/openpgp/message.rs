@@ -15,7 +15,7 @@ use super::packet::{FramingError, Packet, Packets, tag};
 use super::signature_packet::SignaturePacket;
 use crate::signature::BLOB_LIMIT;
 
-/// The most bytes a signed claim may have. Real ones have under 4 KiB (spec rust-stack 1.3).
+/// The most bytes a signed claim may have. Real ones have under 4 KiB.
 pub const CONTENT_LIMIT: usize = 64 * 1024;
 /// Room for the content, a signature packet and their framing, after decompression.
 const UNPACKED_LIMIT: usize = CONTENT_LIMIT + 160 * 1024;

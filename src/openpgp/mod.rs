@@ -15,7 +15,7 @@
 //!
 //! Signatures are checked with [`Key::verify`](sequoia_openpgp::packet::Key::verify) and never
 //! through `Signature::verify_*`: those remember every good signature in a process-wide map that
-//! is never emptied (spec rust-stack 0.2). Only the self-signatures of keyrings enter that map.
+//! is never emptied: memory would grow with each signature that is read. Only the self-signatures of keyrings enter that map.
 
 mod arithmetic;
 mod armor;

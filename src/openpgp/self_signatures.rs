@@ -1,6 +1,6 @@
 //! How gpg 2.2 combines the self-signatures of a primary key (its `merge_selfsigs_main`): the newest
 //! direct key signature comes first, then the newest user ID that says anything at all. Sequoia goes
-//! by the primary user ID. A key must be good by both (docs/spec/containers-image.md 4.4).
+//! by the primary user ID. A key must be good by both (spec containers-image 4.4).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -21,7 +21,7 @@ pub(super) mod kind {
 
 /// The subpacket types that gpg 2.2.40 knows when they are critical, each with whether x/crypto
 /// knows it too. Every other critical type makes both refuse the signature, in either area
-/// (docs/spec/containers-image.md 4.3; asked for all 128 types by `tests/it/openpgp/critical.rs`).
+/// (spec containers-image 4.3; asked for all 128 types by `tests/it/openpgp/critical.rs`).
 const KNOWN_WHEN_CRITICAL: [(u8, bool); 20] = [
     (2, true),   // signature creation time
     (3, true),   // signature expiration time

@@ -1,5 +1,5 @@
 //! Verification: these bytes, signed by that key, acceptable now. The acceptance table of
-//! docs/spec/containers-image.md 4.3, column "we should", row by row.
+//! spec containers-image 4.3, column "we should", row by row.
 
 use std::time::{Duration, SystemTime};
 

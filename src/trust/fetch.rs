@@ -221,19 +221,22 @@ impl Run<'_> {
         let named = match timestamp {
             Ok(timestamp) => match timestamp.meta.get("snapshot") {
                 Some(named) => named.clone(),
-                None => return vec![broken("timestamp.json", "it names no snapshot")],
+                None => {
+                    let why = timestamp.unusable.first().map(ToString::to_string);
+                    return vec![broken("timestamp.json", why.unwrap_or_else(|| "it names no snapshot".to_owned()))];
+                }
             },
             Err(problem) => return vec![problem],
         };
         let snapshot = match self.by_hash("snapshot", &named).await {
-            Ok(answer) => self.store("snapshot", Kind::Snapshot, &answer),
+            Ok(answer) => self.store_named("snapshot", Kind::Snapshot, &answer),
             Err(problem) => Err(problem),
         };
         let snapshot = match snapshot {
             Ok(snapshot) => snapshot,
             Err(problem) => return vec![problem],
         };
-        let mut lost = Vec::new();
+        let mut lost: Vec<Lost> = snapshot.unusable.iter().map(|error| broken("snapshot", error)).collect();
         if !snapshot.meta.contains_key("targets") {
             lost.push(broken("snapshot", "it names no targets"));
         }
@@ -242,12 +245,12 @@ impl Run<'_> {
                 // The present one, had already; or one that came in between.
                 "root" if named.sha256 == root => continue,
                 "root" => match self.by_hash(role, named).await {
-                    Ok(answer) => self.store(role, Kind::Root, &answer),
+                    Ok(answer) => self.store_named(role, Kind::Root, &answer),
                     Err(problem) => Err(problem),
                 },
                 "snapshot" | "timestamp" => continue,
                 _ => match self.by_hash(role, named).await {
-                    Ok(answer) => self.store(role, Kind::Targets, &answer),
+                    Ok(answer) => self.store_named(role, Kind::Targets, &answer),
                     Err(problem) => Err(problem),
                 },
             };
@@ -295,6 +298,13 @@ impl Run<'_> {
                 reason: format!("the server answered {}", answer.status_line),
             });
         }
+    }
+
+    /// Stores a file that other metadata names by its hash. It is what was signed, and is kept by its hash
+    /// also when it cannot be read: later it cannot be had.
+    fn store_named(&mut self, role: &str, kind: Kind, answer: &TrustAnswer) -> Result<Metadata, Lost> {
+        self.keep(&format!("{role}.{}.json", sha256(&answer.body)), answer)?;
+        self.store(role, kind, answer)
     }
 
     /// Stores a role's file under all its names: by hash, by version, and as the present one.

@@ -74,6 +74,8 @@ pub struct Metadata {
     pub version: u64,
     /// The files that it names, by role; empty for root and targets.
     pub meta: BTreeMap<String, Named>,
+    /// What it names and cannot be asked for: roles that are none, files without a SHA-256.
+    pub unusable: Vec<MetadataError>,
 }
 
 #[derive(Deserialize)]
@@ -116,14 +118,18 @@ impl Metadata {
         if meta.len() > ROLES_LIMIT {
             return Err(MetadataError::Roles(format!("{} roles, more than {ROLES_LIMIT}", meta.len())));
         }
-        let named = meta.into_iter().map(|(role, entry)| {
+        let mut read = Self { version, meta: BTreeMap::new(), unusable: Vec::new() };
+        for (role, entry) in meta {
             if !is_role(&role) {
-                return Err(MetadataError::Roles(format!("a role {:?}", role.chars().take(64).collect::<String>())));
+                let role = role.chars().take(64).collect::<String>();
+                read.unusable.push(MetadataError::Roles(format!("a role {role:?}")));
+            } else if let Some(sha256) = sha256(&entry) {
+                read.meta.insert(role, Named { sha256, length: entry.length });
+            } else {
+                read.unusable.push(MetadataError::Hash(role));
             }
-            let sha256 = sha256(&entry).ok_or_else(|| MetadataError::Hash(role.clone()))?;
-            Ok((role, Named { sha256, length: entry.length }))
-        });
-        Ok(Self { version, meta: named.collect::<Result<_, _>>()? })
+        }
+        Ok(read)
     }
 }
 
@@ -157,15 +163,16 @@ mod tests {
         assert_eq!((read.version, read.meta.len()), (3, 2));
         assert_eq!(read.meta["root"], Named { sha256: "07".repeat(32), length: Some(9) });
         assert!(matches!(Metadata::parse(text.as_bytes(), Kind::Root), Err(MetadataError::Type { .. })));
-        for (from, to) in [
-            ("targets/a", "targets/../a"),
-            ("targets/a", "targets/A"),
-            ("targets/a", "x"),
-            ("sha256", "md5"),
-            ("\"signatures\"", "\"s\""),
+        for (from, to, left) in [
+            ("targets/a", "targets/../a", 1),
+            ("targets/a", "targets/A", 1),
+            ("targets/a", "x", 1),
+            ("sha256", "md5", 0),
         ] {
-            assert!(Metadata::parse(text.replace(from, to).as_bytes(), Kind::Snapshot).is_err(), "{to}");
+            let read = Metadata::parse(text.replace(from, to).as_bytes(), Kind::Snapshot).unwrap();
+            assert_eq!((read.meta.len(), read.unusable.len()), (left, 2 - left), "{to}");
         }
+        assert!(Metadata::parse(text.replace("\"signatures\"", "\"s\"").as_bytes(), Kind::Snapshot).is_err());
         assert!(Metadata::parse(b"<html>", Kind::Root).is_err());
         let null = r#"{"signed":{"_type":"Targets","version":1,"meta":null},"signatures":null}"#;
         assert_eq!(Metadata::parse(null.as_bytes(), Kind::Targets).unwrap().version, 1);

@@ -3,6 +3,7 @@
 
 mod jobs;
 mod network;
+mod trust;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt as _;

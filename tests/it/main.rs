@@ -16,6 +16,7 @@ mod agent;
 mod architecture;
 mod attachments;
 mod authority;
+mod citations;
 mod cli;
 mod clock;
 mod corpus;

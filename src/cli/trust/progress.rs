@@ -36,7 +36,11 @@ impl Drop for Progress {
 fn line(done: u64, total: u64, elapsed: Duration) -> String {
     let left = total.saturating_sub(done);
     let remaining = elapsed.as_secs().checked_mul(left).and_then(|product| product.checked_div(done));
-    let left = remaining.map(|seconds| format!(", about {} min left", seconds.div_ceil(60))).unwrap_or_default();
+    let left = match remaining {
+        None => String::new(),
+        Some(seconds @ 0..60) => format!(", about {seconds} s left"),
+        Some(seconds) => format!(", about {} min left", seconds.div_ceil(60)),
+    };
     format!("trust fetch: {done} of {total} repositories{left}")
 }
 
@@ -47,6 +51,7 @@ mod tests {
     #[test]
     fn says_how_long_it_takes_once_that_is_known() {
         assert_eq!(line(0, 5, Duration::from_secs(10)), "trust fetch: 0 of 5 repositories");
+        assert_eq!(line(900, 1000, Duration::from_secs(90)), "trust fetch: 900 of 1000 repositories, about 10 s left");
         assert_eq!(line(100, 1000, Duration::from_secs(60)), "trust fetch: 100 of 1000 repositories, about 9 min left");
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct RsaNumbers<'a> {
 }
 
 /// Encodes `RSAPrivateKey`. PKCS#1 has 1/prime2 mod prime1 where OpenPGP has 1/p mod q, so
-/// OpenPGP's q comes first (spec rust-stack 1.3).
+/// OpenPGP's q comes first.
 pub(super) fn pkcs1(key: &RsaNumbers<'_>) -> Zeroizing<Vec<u8>> {
     let d_mod_q = remainder(key.d, key.q);
     let d_mod_p = remainder(key.d, key.p);

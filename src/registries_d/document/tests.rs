@@ -1,4 +1,4 @@
-//! Every statement of the schema, and the table of rust-stack 4.
+//! Every statement of the schema (spec containers-image 1.3), and YAML that parsers read differently.
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Key files against the real gpg: what `gpg --import` makes a usable key of, and nothing else, is a
 //! key here. What x/crypto makes of the same files was asked of golang.org/x/crypto 0.4.0; each
-//! table says it (docs/spec/containers-image.md 4.4).
+//! table says it (spec containers-image 4.4).
 
 use std::time::SystemTime;
 

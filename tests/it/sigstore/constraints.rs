@@ -1,5 +1,5 @@
 //! Certificates under name constraints, and host names with wildcards, as Go's crypto/x509 takes
-//! them. The verdicts were asked of Go 1.27.3 (docs/spec/containers-image.md 5.2).
+//! them. The verdicts were asked of Go 1.27.3 (spec containers-image 5.2).
 
 use countersign::signature::{CERTIFICATE_ANNOTATION, CHAIN_ANNOTATION};
 use countersign::sigstore::{PkiRoot, TrustRoot, TrustedSigner, verify};
