@@ -6,10 +6,14 @@ use std::sync::Arc;
 use http::header::{HOST, HeaderMap, HeaderName};
 
 use crate::config::{HttpOrigin, Network, Scheme};
+use crate::server::error::shorten;
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// How much of what proxies say of a request's way is written.
+const WAY_SHOWN: usize = 512;
 
 /// Who asks, and how the request came.
 #[derive(Clone, Debug)]
@@ -38,6 +42,14 @@ impl Caller {
         let client = HttpOrigin::localhost(Scheme::Http);
         Self { peer, from: peer.ip(), id, client, below: None, fronted: false, own: false }
     }
+}
+
+/// Returns what proxies say of a request's way: addresses, and nothing else that may stand there.
+pub(super) fn forwarded_for(headers: &HeaderMap) -> Option<String> {
+    let fields = headers.get_all(&FORWARDED_FOR);
+    let hops = fields.iter().flat_map(|field| field.to_str().unwrap_or_default().split(',')).map(str::trim);
+    let shown = hops.map(|said| if hop(said).is_some() { said } else { "unknown" }).collect::<Vec<_>>();
+    (!shown.is_empty()).then(|| shorten(&shown.join(", "), WAY_SHOWN))
 }
 
 /// Returns the client's address: the other end of the connection, or, of what trusted proxies have
@@ -144,5 +156,21 @@ mod tests {
             let from: IpAddr = from.parse().unwrap();
             assert_eq!(address(&headers(&pairs), peer.parse().unwrap(), &trusted), from, "{peer} {said:?}");
         }
+    }
+
+    #[test]
+    fn the_way_of_a_request_is_addresses() {
+        let headers = |values: &[&str]| {
+            let pairs = values.iter().map(|value| (FORWARDED_FOR, value.parse().unwrap()));
+            let mut headers = HeaderMap::new();
+            pairs.for_each(|(name, value)| {
+                headers.append(name, value);
+            });
+            headers
+        };
+        assert_eq!(forwarded_for(&headers(&[])), None);
+        let said = headers(&["192.0.2.1, secret", "[2001:db8::1]:80,bob:secret@x"]);
+        assert_eq!(forwarded_for(&said).unwrap(), "192.0.2.1, unknown, [2001:db8::1]:80, unknown");
+        assert!(forwarded_for(&headers(&[&"192.0.2.1,".repeat(500)])).unwrap().len() < 520);
     }
 }

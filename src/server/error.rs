@@ -5,15 +5,16 @@
 //! repeat a whole push on codes that they do not know (spec containers-image 3.3, 3.4). They print
 //! `code: message` and leave `detail` out, so the message names the reason too.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::body::Answer;
-use super::tries::FAILURE_WINDOW;
 use crate::escape;
 use crate::image::Digest;
 use crate::metrics::Outcome;
+use crate::server::listener::response_body::Answer;
 use crate::store::StoreError;
 
 /// How long a client is asked to wait for the end of a file that somebody is writing, in seconds.
@@ -24,6 +25,9 @@ const RETRY_SECONDS: u64 = 5;
 const REASON_SHOWN: usize = 2000;
 /// What caches are told of answers that none may keep.
 const NOT_KEPT: &str = "no-store";
+
+/// How long wrong credentials are held against where they came from, and so what `Retry-After` says of them.
+pub(super) const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
 /// How a failure is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -379,7 +383,7 @@ fn closing(mut answer: Answer) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::body::Body;
+    use crate::server::listener::response_body::Body;
 
     #[test]
     fn the_table_of_statuses() {

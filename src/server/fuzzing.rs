@@ -3,11 +3,11 @@
 
 use http::Method;
 
-use super::listener::message::{self, Reading};
-use super::route::{self, Route};
-use super::scope::{self, Scope};
-use super::upload;
 use crate::image::Digest;
+use crate::server::listener::fast_path::message::{self, Reading};
+use crate::server::route::{self, Route};
+use crate::server::uploads::extension;
+use crate::server::upstream::repository_names::{self, Scope};
 
 /// A path names something or nothing, but never anything outside.
 pub fn path(path: &str) -> bool {
@@ -41,12 +41,12 @@ pub fn question(bytes: &[u8]) -> bool {
 
 /// The body of an upload of a signature.
 pub fn upload(body: &[u8], digest: &Digest) {
-    let _ = upload::parse(body, digest);
+    let _ = extension::parse(body, digest);
 }
 
 /// Scopes are written as they are read; a query without a mount stays as it is.
 pub fn scope(text: &str) -> bool {
     let same = Scope::parse(text).is_none_or(|scope| scope.with_name(scope.name) == text);
     let mounts = url::form_urlencoded::parse(text.as_bytes()).any(|(key, _)| key == "from");
-    same && (scope::query(text, "icr.io") == text || mounts)
+    same && (repository_names::query(text, "icr.io") == text || mounts)
 }

@@ -9,65 +9,31 @@
 //! turns into a status. `fair`, `tries`, `release_questions` and `refusals` see to it that one client cannot
 //! have what all others need.
 
-mod access;
-mod admin;
-mod admission;
-mod asker;
-mod audit;
-mod audit_file;
-mod body;
-mod cache;
+mod auth;
 mod caller;
 mod client_address;
-mod client_headers;
 mod error;
-mod extension;
-mod fair;
+mod fair_queue;
 #[doc(hidden)]
 pub mod fuzzing;
-mod gate;
-mod health;
-mod inbound;
 mod listener;
-mod log;
-mod login;
-mod lookaside;
-mod own;
-mod page;
-mod passport;
-mod passwords;
-mod peer;
-mod permit;
+mod operations;
 mod proxy;
-mod question;
-mod receive;
-mod refusals;
-mod release;
-mod release_questions;
-mod rewrite;
-mod rooms;
+mod reads;
+mod registries;
 mod route;
-mod scope;
 mod shown_name;
-mod sites;
+mod shown_path;
 #[cfg(feature = "otlp")]
 mod span;
+mod store_scopes;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod token;
-mod token_life;
-mod tokens;
-mod trace;
-mod tries;
-mod upload;
+mod trace_context;
+mod uploads;
 mod upstream;
-mod upstream_ping;
-mod upstream_request;
-mod watched;
-mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,17 +43,17 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 
-pub use admin::serve_admin;
-pub use audit_file::check_audit_log;
-pub use body::{Answer, Body};
-pub use gate::ConfiguredGate;
-pub use inbound::{ClientBody, ClientBodyError};
+pub use auth::access_rules::{PermitError, check_access};
+pub use auth::reloading_file::CredentialsFileError;
+pub use listener::peer::{ClientCertificate, Connection, PeerIdentity};
+pub use listener::request_body::{ClientBody, ClientBodyError};
+pub use listener::response_body::{Answer, Body};
+pub use listener::tls::{Tls, TlsError};
 pub use listener::{Listener, ServeError, serve};
-pub use peer::{ClientCertificate, Connection, PeerIdentity};
-pub use permit::{PermitError, check_access};
-pub use tls::{Tls, TlsError};
-pub use upload::{ClaimReader, NotAdmitted, Upload, UploadGate};
-pub use watched::CredentialsFileError;
+pub use operations::admin::serve_admin;
+pub use uploads::audit_file::check_audit_log;
+pub use uploads::extension::{ClaimReader, NotAdmitted, Upload, UploadGate};
+pub use uploads::gate::ConfiguredGate;
 
 use crate::config::{LimitConfig, ServerConfig, SiteConfig};
 use crate::image::Digest;
@@ -95,23 +61,27 @@ use crate::metrics::Face;
 use crate::registry::RegistryClient;
 use crate::registry::http::HttpClient;
 use crate::store::{SetAddress, SignatureAddress, Store, StorePath};
-use access::Access;
-use admission::Admission;
-use asker::Asker;
-use audit::AuditLog;
-use cache::{Backend, SetCache};
+use auth::credentials::Asker;
+use auth::release_queries::Questions;
+use auth::upstream_login::Login;
+use auth::upstream_permissions::Access;
 use caller::Caller;
 use error::{Problem, Shape};
-use health::Health;
-use log::RequestLog;
-use login::Login;
-use release::ReleaseView;
-use release_questions::Questions;
-use rooms::{Plan, Rooms};
+use operations::health::Health;
+use operations::request_log::RequestLog;
+use operations::{admin, health, request_log};
+use proxy::token_endpoint;
+use reads::release::ReleaseView;
+use reads::set_cache::{Backend, SetCache};
+use reads::{extension, index_page, lookaside};
+use registries::{Door, Site, Sites};
 use route::{Place, Route};
-use sites::{Door, Site, Sites};
-use upload::Uploads;
+use store_scopes::{Plan, Rooms};
+use uploads::Admission;
+use uploads::audit_log::AuditLog;
+use uploads::extension::Uploads;
 use upstream::Upstream;
+use upstream::{repository_names, scoped_token};
 
 /// Tells clients that signatures are found and stored here (spec containers-image 3.1).
 const SUPPORTS_SIGNATURES: HeaderName = HeaderName::from_static("x-registry-supports-signatures");
@@ -211,7 +181,7 @@ impl App {
         let sites = &self.0.sites;
         let peer = connection.peer;
         sites.client_headers().remove_untrusted(request.headers_mut(), peer.ip());
-        let id = log::request_id();
+        let id = request_log::request_id();
         let from = caller::address(request.headers(), peer.ip(), sites.client_headers().trusted());
         let mut log = RequestLog::new(&request, from, peer, id);
         async move {
@@ -283,7 +253,7 @@ impl App {
             Route::NoExtension if state.sites.is_empty() => Err(Problem::NoUpstream),
             Route::NoExtension => Err(Problem::NoSuchAddress(Shape::Registry)),
             Route::Registry => {
-                if request.uri().path() == token::PATH {
+                if request.uri().path() == repository_names::TOKEN_PATH {
                     *face = Face::Token;
                 }
                 Box::pin(self.registry(request, from, id)).await
@@ -305,7 +275,7 @@ impl App {
             && let Some(site) = door.below(component)
         {
             let rest = if rest.is_empty() { "/" } else { rest };
-            let query = request.uri().query().map(|query| scope::query(query, component));
+            let query = request.uri().query().map(|query| repository_names::query(query, component));
             let query = query.filter(|query| !query.is_empty()).map(|query| format!("?{query}"));
             let target = format!("/v2{rest}{}", query.unwrap_or_default());
             caller.below = Some(site.name.clone());
@@ -316,8 +286,8 @@ impl App {
         }
         if caller.fronted {
             match request.uri().path() {
-                "/v2" | "/v2/" => return token::ping(request.method(), request.headers(), &caller),
-                token::PATH => return token::issue(door, request, &caller).await,
+                "/v2" | "/v2/" => return token_endpoint::ping(request.method(), request.headers(), &caller),
+                repository_names::TOKEN_PATH => return token_endpoint::issue(door, request, &caller).await,
                 _ => {}
             }
         }
@@ -339,7 +309,7 @@ impl App {
         match door.site {
             Some(site) if site.upstream.is_token_path(request.uri().path(), id).await => {
                 *face = Face::Token;
-                passport::unwrap(request.headers_mut(), &site.stamp);
+                scoped_token::unwrap(request.headers_mut(), &site.stamp);
                 proxy::forward(&site.upstream, request, &caller).await
             }
             _ => Err(Problem::NoSuchAddress(Shape::Plain)),
@@ -454,8 +424,9 @@ impl App {
         let state = &*self.0;
         let door: Door<'_> = state.sites.door(request.headers());
         let prefix = door.site.map_or(&state.prefix, |site| &site.prefix);
-        let below = if door.has_paths() { state.sites.path_sites() } else { Vec::new() };
-        Ok(page::serve(&door.client(request.headers(), from), door.site.is_some(), prefix, &below))
+        let sites = if door.has_paths() { state.sites.path_sites() } else { Vec::new() };
+        let below = sites.iter().map(|site| (&*site.name, &site.prefix)).collect::<Vec<_>>();
+        Ok(index_page::serve(&door.client(request.headers(), from), door.site.is_some(), prefix, &below))
     }
 
     /// From now on `/readyz` says that the server is about to go, so that load balancers look
@@ -490,7 +461,7 @@ impl App {
 /// Takes a request in for a registry: a token of ours becomes what is in it, and who has nothing
 /// at all may pull by the server's own credentials.
 fn admit(site: &Site, request: &mut Request<ClientBody>, caller: &mut Caller) {
-    passport::unwrap(request.headers_mut(), &site.stamp);
+    scoped_token::unwrap(request.headers_mut(), &site.stamp);
     caller.own = (caller.fronted || caller.below.is_some())
         && site.upstream.has_own()
         && matches!(*request.method(), Method::GET | Method::HEAD)

@@ -6,19 +6,20 @@ use tracing::Span;
 use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{log, trace};
 use crate::metrics::{Face, Label as _};
+use crate::server::shown_path::shown_path;
+use crate::server::trace_context;
 use crate::telemetry::SPANS;
 
 /// Begins the span of a request, in the trace that the request names, if it does.
-pub(super) fn begin<B>(request: &Request<B>, id: u64) -> Span {
+pub(crate) fn begin<B>(request: &Request<B>, id: u64) -> Span {
     let path = request.uri().path();
     let span = tracing::info_span!(
         target: SPANS,
         "request",
         otel.kind = "server",
         http.request.method = request.method().as_str(),
-        url.path = &*log::shown_path(path),
+        url.path = &*shown_path(path),
         http.response.status_code = Empty,
         countersign.face = Empty,
         countersign.request_id = format!("{id:016x}"),
@@ -32,13 +33,13 @@ pub(super) fn begin<B>(request: &Request<B>, id: u64) -> Span {
 }
 
 /// Notes how it ended.
-pub(super) fn end(span: &Span, face: Face, status: StatusCode) {
+pub(crate) fn end(span: &Span, face: Face, status: StatusCode) {
     span.record("http.response.status_code", i64::from(status.as_u16()));
     span.record("countersign.face", face.value());
 }
 
 fn parent(headers: &HeaderMap) -> Option<SpanContext> {
-    let parent = trace::parent(headers)?;
+    let parent = trace_context::parent(headers)?;
     Some(SpanContext::new(
         TraceId::from_hex(parent.trace).ok()?,
         SpanId::from_hex(parent.span).ok()?,
@@ -49,7 +50,7 @@ fn parent(headers: &HeaderMap) -> Option<SpanContext> {
 }
 
 /// Returns the `traceparent` for requests on behalf of the one that is being answered.
-pub(super) fn current() -> Option<String> {
+pub(crate) fn current() -> Option<String> {
     let context = Span::current().context();
     let span = context.span();
     let span = span.span_context();

@@ -21,12 +21,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::cache::Backend;
-use super::{App, ClaimReader, Listener, SiteTools, UploadGate, serve};
 use crate::config::{HttpOrigin, ServerConfig};
 use crate::image::Digest;
 use crate::registry::http::{BoxError, HttpClient, RequestBody, empty, full};
 use crate::registry::{RegistryClient, RegistryOptions};
+use crate::server::reads::set_cache::Backend;
+use crate::server::{App, ClaimReader, Listener, SiteTools, UploadGate, serve};
 use crate::signature::Claim;
 use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, StoredSignature};
 

@@ -23,7 +23,15 @@ const WATCHED: [(&str, &[&str]); 18] = [
     ("tracing_subscriber::fmt", &["telemetry/"]),
     // JSON for people goes through escape::json. The others write what is sent, and compared by the byte.
     ("serde_json::to_", &["escape/json.rs", "registry/extension.rs"]),
-    ("Serializer::new", &["server/scope.rs", "server/token.rs", "server/upstream_request.rs", "registry/token.rs"]),
+    (
+        "Serializer::new",
+        &[
+            "server/upstream/repository_names.rs",
+            "server/proxy/token_endpoint.rs",
+            "server/upstream/request.rs",
+            "registry/token.rs",
+        ],
+    ),
     (
         "json!(",
         &[
@@ -31,7 +39,7 @@ const WATCHED: [(&str, &[&str]); 18] = [
             "cli/resign/audit.rs",
             "cli/resign/merge.rs",
             "server/error.rs",
-            "server/token.rs",
+            "server/proxy/token_endpoint.rs",
             "signature/attachment.rs",
             "signature/payload.rs",
         ],

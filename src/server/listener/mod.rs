@@ -5,15 +5,17 @@
 //! a `rewind`. `door` is what each request passes, `pace` keeps slow clients from holding a place for
 //! ever, `orders` ends it all.
 
-mod clients;
-mod door;
-mod drive;
-mod express;
-pub(super) mod message;
-mod orders;
-mod pace;
-mod rewind;
-mod stream;
+mod client_stream;
+mod connection;
+pub(super) mod fast_path;
+pub(super) mod peer;
+mod quota;
+mod request;
+pub(super) mod request_body;
+pub(super) mod response_body;
+mod shutdown;
+mod timeouts;
+pub(super) mod tls;
 mod workers;
 
 use std::future::poll_fn;
@@ -31,16 +33,16 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::App;
-use super::tls::Tls;
 use crate::metrics;
-pub(super) use clients::Seat;
-use clients::{Clients, NoPlace};
-use door::Admission;
-use drive::Manner;
-use orders::{Order, Orders};
-pub(super) use pace::{Pulse, Timer};
-use stream::{Acceptor, ClientStream};
+use crate::server::App;
+use crate::server::listener::tls::Tls;
+use client_stream::{Acceptor, ClientStream};
+use connection::Manner;
+pub(super) use quota::Seat;
+use quota::{Clients, NoPlace};
+use request::Admission;
+use shutdown::{Order, Orders};
+pub(super) use timeouts::{Pulse, Timer};
 use workers::Workers;
 
 /// How long to wait when no connection can be accepted, mostly for want of file descriptors.
@@ -206,8 +208,8 @@ impl House {
         };
         metrics::CONNECTIONS.inc(metrics::Nothing);
         Some(match tls {
-            None => Box::pin(drive::plain(self.clone(), stream, peer, admission)),
-            Some(tls) => Box::pin(drive::secured(self.clone(), stream, peer, tls.clone(), admission)),
+            None => Box::pin(connection::plain(self.clone(), stream, peer, admission)),
+            Some(tls) => Box::pin(connection::secured(self.clone(), stream, peer, tls.clone(), admission)),
         })
     }
 

@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::stream::Acceptor;
-use super::{House, Listener, ServeError};
-use crate::server::tls::Tls;
+use crate::server::listener::client_stream::Acceptor;
+use crate::server::listener::tls::Tls;
+use crate::server::listener::{House, Listener, ServeError};
 
 /// Beyond so many, a new connection wakes more threads than it is worth.
 const MOST: usize = 16;

@@ -1,0 +1,467 @@
+//! Who may do what below `/lookaside/`, by the configured ways.
+//!
+//! A refused reader gets 401 or 403 and never 404, which would tell a client that the image has no
+//! signatures (spec containers-image 2.3); and gets it whether there is one or not. Clients send
+//! the userinfo of a lookaside's URL as HTTP Basic at once, and keep its query (2.1, 2.2).
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{AccessError, CertificateName, Namespaces, ServerConfig, Way};
+use crate::server::auth::credentials::{Asker, called};
+use crate::server::auth::htpasswd::{Desk, Passwords, Verdict};
+use crate::server::auth::release_queries::{Answers, Questions};
+use crate::server::auth::reloading_file::CredentialsFileError;
+use crate::server::auth::token_file::TokenFile;
+use crate::server::auth::upstream_login::Login;
+use crate::server::auth::upstream_permissions::Access;
+use crate::server::auth::upstream_query::{BasicPair, Question, Right};
+use crate::server::error::Problem;
+use crate::server::shown_name::ShownName;
+use crate::store::{SetAddress, StorePath};
+
+/// Access rules that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PermitError {
+    /// The rules themselves.
+    #[error(transparent)]
+    Rules(#[from] AccessError),
+    /// A file that they name.
+    #[error(transparent)]
+    File(#[from] CredentialsFileError),
+    /// They ask a registry, and there is none.
+    #[error("the access rules ask the upstream registry, but none is configured: set `upstream`")]
+    NoUpstream,
+}
+
+/// Whoever was let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Credential {
+    /// The way in, as the configuration calls it.
+    pub(crate) way: &'static str,
+    /// The name there; no secret.
+    pub(crate) name: ShownName,
+}
+
+/// A configured way with what it needs.
+enum Entrance {
+    Anonymous,
+    Certificate(Vec<CertificateName>),
+    Token(Arc<TokenFile>),
+    Htpasswd(Arc<Passwords>),
+    Upstream,
+}
+
+struct Rule {
+    read: Vec<Entrance>,
+    write: Vec<Entrance>,
+}
+
+/// The rules at work.
+pub(crate) struct Permit {
+    rules: Namespaces<Rule>,
+    prefix: StorePath,
+    upstream: Option<(Arc<Access>, Login)>,
+    desk: Arc<Desk>,
+    answers: Answers,
+    open: bool,
+    writable: bool,
+}
+
+impl Permit {
+    /// Puts the rules together. Rules that cannot be let nobody do anything; [`check_access`]
+    /// finds them before that.
+    pub(crate) fn new(
+        config: &ServerConfig,
+        upstream: Option<(Arc<Access>, Login)>,
+        files: &mut CredentialFiles,
+    ) -> Self {
+        let configured = config.access.rules().unwrap_or_default();
+        let open = configured.iter().all(|rule| rule.read.contains(&Way::Anonymous));
+        let writable = configured.iter().any(|rule| !rule.write.is_empty());
+        let rules =
+            configured.map(|rule| Rule { read: files.entrances(&rule.read), write: files.entrances(&rule.write) });
+        let (desk, answers) = (files.desk.clone(), Answers::default());
+        Self { rules, prefix: config.store_prefix.clone(), upstream, desk, answers, open, writable }
+    }
+
+    /// Returns the repository that a path of the store belongs to; `None` for what lies beside the
+    /// prefix, and so belongs to no registry of this server.
+    pub(crate) fn repository<'a>(&self, path: &'a StorePath) -> Option<&'a str> {
+        if !path.is_within(&self.prefix) {
+            return None;
+        }
+        let rest = path.as_str().get(self.prefix.as_str().len()..)?;
+        Some(rest.strip_prefix('/').unwrap_or(rest))
+    }
+
+    /// What lies beside the prefix has the rule of the whole.
+    fn rule(&self, path: &StorePath) -> &Rule {
+        self.repository(path).map_or_else(|| self.rules.default_rule(), |repository| self.rules.of(repository))
+    }
+
+    /// Tells whether anybody may read everything.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Tells whether anybody may read a set.
+    pub(crate) fn is_open_at(&self, set: &SetAddress) -> bool {
+        self.open || self.rule(set.path()).read.iter().any(|way| matches!(way, Entrance::Anonymous))
+    }
+
+    /// Tells whether there is anything that somebody may write.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Agrees to a caller's reading a set.
+    ///
+    /// # Errors
+    /// The refusal, or why nobody can decide.
+    pub(crate) async fn read(&self, set: &SetAddress, asker: Asker<'_>) -> Result<(), Problem> {
+        if self.is_open_at(set) {
+            return Ok(());
+        }
+        self.enter(&self.rule(set.path()).read, Right::Read, set, asker).await.map(drop)
+    }
+
+    /// Tells whether a caller may read a set that is part of what they asked for.
+    ///
+    /// # Errors
+    /// Why nobody can decide: such a set is not to be taken for one that is not there.
+    pub(crate) async fn shows(
+        &self,
+        set: &SetAddress,
+        asker: Asker<'_>,
+        questions: &Questions,
+    ) -> Result<bool, Problem> {
+        if self.is_open_at(set) {
+            return Ok(true);
+        }
+        match self.enter(&self.rule(set.path()).read, Right::See(questions), set, asker).await {
+            Ok(_) => Ok(true),
+            Err(Problem::Unauthorized | Problem::Denied(_)) => Ok(false),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Agrees to a caller's writing to a set, and names them.
+    ///
+    /// # Errors
+    /// The refusal, or why nobody can decide.
+    pub(crate) async fn write(&self, set: &SetAddress, asker: Asker<'_>) -> Result<Credential, Problem> {
+        let ways = &self.rule(set.path()).write;
+        if ways.is_empty() {
+            return Err(Problem::Denied(
+                "nobody may write here over HTTP; the server's configuration names writers under access: write:"
+                    .to_owned(),
+            ));
+        }
+        let credential = self.enter(ways, Right::Write, set, asker).await?;
+        if self.repository(set.path()).is_none() {
+            return Err(Problem::Denied(format!(
+                "the path does not begin with {}/, the store prefix of this server's registry",
+                self.prefix
+            )));
+        }
+        Ok(credential)
+    }
+
+    async fn enter(
+        &self,
+        ways: &[Entrance],
+        right: Right<'_>,
+        set: &SetAddress,
+        asker: Asker<'_>,
+    ) -> Result<Credential, Problem> {
+        let mut presented = Vec::new();
+        if let Some(certificate) = asker.certificate {
+            for way in ways {
+                if let Entrance::Certificate(names) = way
+                    && let Some(name) = called(certificate, names)
+                {
+                    return Ok(Credential { way: "certificate", name: ShownName::configured(name) });
+                }
+            }
+        }
+        if ways.iter().any(|way| matches!(way, Entrance::Token(_))) {
+            for token in asker.tokens() {
+                for way in ways {
+                    if let Entrance::Token(file) = way
+                        && let Some(name) = file.whose(token.as_bytes()).map_err(unusable)?
+                    {
+                        return Ok(Credential { way: "token", name: ShownName::configured(name) });
+                    }
+                }
+                presented.push(token);
+            }
+        }
+        let basic = asker.basic();
+        let from = asker.caller.from;
+        if let Some((user, password)) = &basic {
+            for way in ways {
+                let Entrance::Htpasswd(file) = way else { continue };
+                match file.verify(&self.desk, (user, password), from).await.map_err(unusable)? {
+                    Verdict::Right => {
+                        let name = ShownName::configured(user.as_str());
+                        return Ok(Credential { way: "htpasswd", name });
+                    }
+                    Verdict::Wrong => {}
+                    Verdict::TooMany => return Err(Problem::TooManyFailures),
+                    Verdict::Crowded => return Err(Problem::TooManyRequests),
+                    Verdict::Busy => return Err(Problem::Busy),
+                }
+            }
+        }
+        let asks_upstream = ways.iter().any(|way| matches!(way, Entrance::Upstream));
+        if asks_upstream && let Some(credential) = self.ask_upstream(right, set, asker, basic.as_ref()).await? {
+            return Ok(credential);
+        }
+        if basic.is_none() {
+            for token in presented {
+                // Counted by being tried and never found right.
+                drop(self.desk.begin(from, "", token.as_bytes()).await);
+            }
+        }
+        // A password helps where one is asked for; nothing that a client can add later does elsewhere.
+        if asks_upstream || ways.iter().any(|way| matches!(way, Entrance::Htpasswd(_))) {
+            return Err(Problem::Unauthorized);
+        }
+        Err(Problem::Denied("these signatures are not for everybody; the server's operator gives access".to_owned()))
+    }
+
+    /// Asks the registry, with Basic credentials or none: a token of ours is nothing for it.
+    async fn ask_upstream(
+        &self,
+        right: Right<'_>,
+        set: &SetAddress,
+        asker: Asker<'_>,
+        basic: Option<&BasicPair>,
+    ) -> Result<Option<Credential>, Problem> {
+        let Some((access, login)) = &self.upstream else { return Ok(None) };
+        let Some(repository) = self.repository(set.path()).filter(|name| !name.is_empty()) else { return Ok(None) };
+        // A registry that lets anybody push never looks at names.
+        if right.is_write() && basic.is_none() {
+            return Ok(None);
+        }
+        let question = Question { access, login, repository, set, asker, basic };
+        let Right::See(questions) = right else { return self.put(question, right).await };
+        let digest = set.digest().to_string();
+        let mut parts: Vec<&[u8]> = vec![b"see", repository.as_bytes(), digest.as_bytes()];
+        // All of the caller's that the registry is shown.
+        match basic {
+            Some((user, password)) => parts.extend([user.as_bytes(), password]),
+            None => parts.push(b"nobody"),
+        }
+        self.answers.ask(self.desk.key(&parts), questions, self.put(question, right)).await
+    }
+
+    /// Puts a question to the registry, and notes whether the credentials with it were right.
+    async fn put(&self, question: Question<'_>, right: Right<'_>) -> Result<Option<Credential>, Problem> {
+        let Some((user, password)) = question.basic else {
+            return match question.ask(right).await {
+                Ok(true) => Ok(Some(Credential { way: "upstream", name: ShownName::anonymous() })),
+                Ok(false) => Ok(None),
+                Err(problem) => Err(problem),
+            };
+        };
+        let from = question.asker.caller.from;
+        let Some(attempt) = self.desk.begin(from, user, password).await else { return Err(Problem::TooManyFailures) };
+        let known = self.desk.key(&[b"upstream", user.as_bytes(), password]);
+        match question.ask(right).await {
+            Ok(true) => {
+                attempt.right();
+                self.desk.note_right(known).await;
+                let name = ShownName::given(user.as_bytes(), password);
+                Ok(Some(Credential { way: "upstream", name }))
+            }
+            // Who has rights elsewhere has not guessed; a registry also says 401 to those without a right.
+            Ok(false) | Err(Problem::Denied(_)) if self.desk.is_right(&known).await => {
+                attempt.right();
+                Ok(None)
+            }
+            Ok(false) => {
+                attempt.wrong();
+                Ok(None)
+            }
+            Err(problem @ Problem::Denied(_)) => {
+                attempt.wrong();
+                Err(problem)
+            }
+            Err(problem) => {
+                attempt.undecided();
+                Err(problem)
+            }
+        }
+    }
+}
+
+fn unusable(error: CredentialsFileError) -> Problem {
+    tracing::error!(%error, "nobody can be let in by a file of credentials");
+    Problem::Credentials
+}
+
+/// What the permits of one server share: the files that their ways name, each opened once, and the
+/// desk where passwords are checked and failures counted.
+#[derive(Default)]
+pub(crate) struct CredentialFiles {
+    desk: Arc<Desk>,
+    passwords: HashMap<std::path::PathBuf, Arc<Passwords>>,
+    tokens: HashMap<std::path::PathBuf, Arc<TokenFile>>,
+}
+
+impl CredentialFiles {
+    fn entrances(&mut self, ways: &[Way]) -> Vec<Entrance> {
+        let file = |path: &Path| path.to_owned();
+        ways.iter()
+            .map(|way| match way {
+                Way::Anonymous => Entrance::Anonymous,
+                Way::Certificate(names) => Entrance::Certificate(names.clone()),
+                Way::Upstream => Entrance::Upstream,
+                Way::Htpasswd(path) => {
+                    let opened = self.passwords.entry(file(path)).or_insert_with(|| Arc::new(Passwords::new(path)));
+                    Entrance::Htpasswd(opened.clone())
+                }
+                Way::Token(path) => {
+                    let opened = self.tokens.entry(file(path)).or_insert_with(|| Arc::new(TokenFile::new(path)));
+                    Entrance::Token(opened.clone())
+                }
+            })
+            .collect()
+    }
+}
+
+/// Finds access rules that cannot be used, and reads the files that they name: better at the start
+/// than at the first request.
+///
+/// # Errors
+/// [`PermitError`].
+pub fn check_access(config: &ServerConfig) -> Result<(), PermitError> {
+    let nowhere = config.upstream.is_none() && config.registries.is_empty();
+    for site in config.sites() {
+        for rule in site.settings.access.rules()?.iter() {
+            for way in rule.read.iter().chain(&rule.write) {
+                match way {
+                    Way::Htpasswd(path) => Passwords::new(path).check()?,
+                    Way::Token(path) => TokenFile::new(path).check()?,
+                    Way::Upstream if nowhere => return Err(PermitError::NoUpstream),
+                    Way::Anonymous | Way::Certificate(_) | Way::Upstream => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Digest;
+    use crate::server::caller::Caller;
+    use crate::server::listener::peer::{ClientCertificate, PeerIdentity};
+    use http::header::AUTHORIZATION;
+    use http::{HeaderValue, Request, request};
+
+    fn set(path: &str) -> SetAddress {
+        SetAddress::image(StorePath::parse(path).unwrap(), Digest::sha256(b"x")).unwrap()
+    }
+
+    fn head(uri: &str, authorization: Option<&str>, certificate: Option<ClientCertificate>) -> request::Parts {
+        let mut request = Request::builder().uri(uri).body(()).unwrap();
+        if let Some(value) = authorization {
+            request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        request.extensions_mut().insert(PeerIdentity { certificate: certificate.map(Arc::new) });
+        request.into_parts().0
+    }
+
+    fn certificate() -> ClientCertificate {
+        ClientCertificate { subject: "CN=ci".to_owned(), sans: vec!["ci.example".to_owned()], sha256: [7; 32] }
+    }
+
+    async fn write(permit: &Permit, path: &str, head: request::Parts) -> Result<Credential, Problem> {
+        let caller = Caller::local(0);
+        permit.write(&set(path), Asker::new(&head, &caller)).await
+    }
+
+    fn permit(yaml: &str) -> Permit {
+        Permit::new(&ServerConfig::parse(yaml).unwrap(), None, &mut CredentialFiles::default())
+    }
+
+    #[tokio::test]
+    async fn certificates_by_name_and_fingerprint() {
+        let permit = permit(&format!(
+            "access: {{namespaces: {{name: {{write: [{{certificate: [ci.example]}}]}}, print: {{write: [{{certificate: ['sha256:{}']}}]}}, \
+             subject: {{write: [{{certificate: ['CN=ci']}}]}}, any: {{write: [certificate]}}, other: {{write: [{{certificate: [x.example]}}]}}}}}}",
+            "07".repeat(32)
+        ));
+        for (path, name) in
+            [("name", "ci.example"), ("print", "ci.example"), ("subject", "CN=ci"), ("any", "ci.example")]
+        {
+            let credential = write(&permit, path, head("/", None, Some(certificate()))).await.unwrap();
+            assert_eq!(credential, Credential { way: "certificate", name: ShownName::configured(name) });
+            assert!(matches!(write(&permit, path, head("/", None, None)).await, Err(Problem::Denied(_))), "{path}");
+        }
+        let other = write(&permit, "other", head("/", None, Some(certificate()))).await;
+        assert!(matches!(other, Err(Problem::Denied(_))));
+        assert!(matches!(write(&permit, "x", head("/", None, Some(certificate()))).await, Err(Problem::Denied(_))));
+    }
+
+    #[tokio::test]
+    async fn tokens_in_the_query_and_the_header() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tokens");
+        std::fs::write(&file, "ci:a/long+token=here\n").unwrap();
+        let permit = permit(&format!("access: {{write: [{{token: {}}}]}}", file.display()));
+        for head in [
+            head("/?token=a%2Flong%2Btoken%3Dhere", None, None),
+            head("/?x=1&token=a/long+token=here", None, None),
+            head("/?token=a/long+token=here", Some("Basic !"), None),
+            head("/", Some("Bearer a/long+token=here"), None),
+            head("/?token=other", Some("bearer a/long+token=here"), None),
+        ] {
+            let credential = write(&permit, "x", head).await.unwrap();
+            assert_eq!((credential.way, credential.name.as_str()), ("token", "ci"));
+        }
+        for head in [
+            head("/", None, None),
+            head("/?token=", None, None),
+            head("/?Token=a/long+token=here", None, None),
+            head("/?token=a/long+token=her", None, None),
+            head("/", Some("Basic a/long+token=here"), None),
+        ] {
+            assert!(matches!(write(&permit, "x", head).await, Err(Problem::Denied(_))));
+        }
+        std::fs::remove_file(file).unwrap();
+        let gone = write(&permit, "x", head("/?token=a/long+token=here", None, None)).await;
+        assert!(matches!(gone, Err(Problem::Credentials)), "{gone:?}");
+    }
+
+    #[tokio::test]
+    async fn namespaces_are_repositories_below_the_prefix() {
+        let permit = permit(
+            "store_prefix: icr\naccess: {read: [], namespaces: {open: {read: [anonymous], write: [certificate]}}}",
+        );
+        assert!(permit.is_open_at(&set("icr/open/x")) && !permit.is_open());
+        for shut in ["open/x", "icr/opener", "icr", "x"] {
+            assert!(!permit.is_open_at(&set(shut)), "{shut}");
+        }
+        let head = |path| (path, head("/", None, Some(certificate())));
+        for (path, allowed) in [head("icr/open"), head("open"), head("icropen")].map(|(p, h)| ((p, h), p == "icr/open"))
+        {
+            assert_eq!(write(&permit, path.0, path.1).await.is_ok(), allowed);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_found_at_the_start() {
+        let error = |yaml: &str| check_access(&ServerConfig::parse(yaml).unwrap()).unwrap_err().to_string();
+        insta::assert_snapshot!(error("access: {read: [upstream]}"), @"the access rules ask the upstream registry, but none is configured: set `upstream`");
+        insta::assert_snapshot!(error("access: {namespaces: {x: {write: [{htpasswd: /no/such}]}}}"), @"cannot read /no/such: No such file or directory (os error 2)");
+        insta::assert_snapshot!(error("registries: {a.io: {access: {read: [{token: /no/such}]}}}"), @"cannot read /no/such: No such file or directory (os error 2)");
+        check_access(&ServerConfig::default()).unwrap();
+        check_access(&ServerConfig::parse("access: {read: [upstream]}\nregistries: {a.io: }").unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,166 @@
+//! The registries before which the server stands, and which of them a request is for: by the host
+//! that the client calls, else by the first component of the repository's path.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use crate::config::{HttpOrigin, ServerConfig, SiteConfig};
+use crate::server::auth::upstream_permissions::Access;
+use crate::server::caller::{self, Caller};
+use crate::server::listener::peer::Connection;
+use crate::server::uploads::extension::Uploads;
+use crate::server::upstream::Upstream;
+use crate::server::upstream::client_headers::ClientHeaders;
+use crate::server::upstream::scoped_token::Stamp;
+use crate::store::StorePath;
+
+/// One registry.
+pub(super) struct Site {
+    /// Its name; empty for the default one.
+    pub(super) name: Arc<str>,
+    pub(super) stamp: Stamp,
+    pub(super) prefix: StorePath,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) access: Arc<Access>,
+    pub(super) uploads: Arc<Uploads>,
+    public: Option<HttpOrigin>,
+}
+
+impl Site {
+    pub(super) fn new(
+        config: &SiteConfig,
+        upstream: Arc<Upstream>,
+        access: Arc<Access>,
+        uploads: Arc<Uploads>,
+    ) -> Self {
+        Self {
+            name: config.name.as_str().into(),
+            stamp: Stamp::of(&config.name),
+            prefix: config.settings.store_prefix.clone(),
+            public: config.settings.public_url.clone(),
+            upstream,
+            access,
+            uploads,
+        }
+    }
+}
+
+/// All registries.
+pub(super) struct Sites {
+    default: Option<Arc<Site>>,
+    /// By `host` and `host:port`.
+    hosts: HashMap<String, Arc<Site>>,
+    /// By the first component of a repository's path, on hosts that are nobody's.
+    paths: HashMap<String, Arc<Site>>,
+    /// How clients call the default host, if that is configured.
+    public: Option<HttpOrigin>,
+    listen: SocketAddr,
+    client_headers: ClientHeaders,
+}
+
+/// What stands behind the host that a client has called.
+#[derive(Clone, Copy)]
+pub(super) struct Door<'a> {
+    sites: &'a Sites,
+    /// The registry that has this host, else the default one.
+    pub(super) site: Option<&'a Arc<Site>>,
+    /// Whether no registry has this host, so that paths may begin with a registry's name.
+    default: bool,
+}
+
+impl Sites {
+    /// Puts them together; `top` is the whole configuration.
+    pub(super) fn new(sites: Vec<(SiteConfig, Site)>, top: &ServerConfig) -> Self {
+        let mut all = Self {
+            default: None,
+            hosts: HashMap::new(),
+            paths: HashMap::new(),
+            public: top.public_url.clone(),
+            listen: top.listen.first(),
+            client_headers: ClientHeaders::new(top.trusted_proxies.clone(), top.drop_headers.clone()),
+        };
+        for (config, site) in sites {
+            let site = Arc::new(site);
+            if config.name.is_empty() {
+                all.default = Some(site.clone());
+            }
+            if config.has_path() {
+                all.paths.entry(config.name.clone()).or_insert_with(|| site.clone());
+            }
+            for host in config.hosts {
+                all.hosts.entry(host).or_insert_with(|| site.clone());
+            }
+        }
+        all
+    }
+
+    /// Tells whether there is no registry at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.default.is_none() && self.hosts.is_empty()
+    }
+
+    /// Returns the registries that are found by path, by name.
+    pub(super) fn path_sites(&self) -> Vec<&Site> {
+        let mut sites: Vec<&Site> = self.paths.values().map(|site| &**site).collect();
+        sites.sort_by(|a, b| a.name.cmp(&b.name));
+        sites
+    }
+
+    /// Returns whose word about clients counts.
+    pub(super) fn client_headers(&self) -> &ClientHeaders {
+        &self.client_headers
+    }
+
+    /// Finds what stands behind the host of a request.
+    pub(super) fn door(&self, headers: &HeaderMap) -> Door<'_> {
+        let known = if self.hosts.is_empty() { None } else { self.by_host(headers) };
+        Door { sites: self, site: known.or(self.default.as_ref()), default: known.is_none() }
+    }
+
+    fn by_host(&self, headers: &HeaderMap) -> Option<&Arc<Site>> {
+        let called = caller::called(headers).next()?.to_ascii_lowercase();
+        if let Some(site) = self.hosts.get(&called) {
+            return Some(site);
+        }
+        // A port, but not the inside of an IPv6 address.
+        let (host, port) = called.rsplit_once(':')?;
+        if port.bytes().all(|b| b.is_ascii_digit()) { self.hosts.get(host) } else { None }
+    }
+}
+
+impl<'a> Door<'a> {
+    /// Finds the registry that the first component of a repository's path names.
+    pub(super) fn below(&self, component: &str) -> Option<&'a Arc<Site>> {
+        if self.default { self.sites.paths.get(component) } else { None }
+    }
+
+    /// Tells whether paths behind this door may begin with a registry's name.
+    pub(super) fn has_paths(&self) -> bool {
+        self.default && !self.sites.paths.is_empty()
+    }
+
+    /// Tells whether we hand out the tokens here: where several registries share a host, and where
+    /// callers without credentials are to be let in on the server's own.
+    pub(super) fn is_fronted(&self) -> bool {
+        self.has_paths() || self.site.is_some_and(|site| site.upstream.has_own())
+    }
+
+    /// Returns ourselves, as the client calls us.
+    pub(super) fn client(&self, headers: &HeaderMap, from: &Connection) -> HttpOrigin {
+        let public = match (self.default, self.site) {
+            (false, Some(site)) => site.public.as_ref(),
+            _ => self.sites.public.as_ref(),
+        };
+        caller::client_origin(headers, from.scheme, public, self.sites.listen)
+    }
+
+    /// Describes who asks, for the registry that has the door.
+    pub(super) fn caller(&self, headers: &HeaderMap, from: &Connection, id: u64) -> Caller {
+        let client = self.client(headers, from);
+        let address = caller::address(headers, from.peer.ip(), self.sites.client_headers.trusted());
+        Caller { peer: from.peer, from: address, id, client, below: None, fronted: self.is_fronted(), own: false }
+    }
+}

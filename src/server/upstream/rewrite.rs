@@ -1,0 +1,369 @@
+//! What a proxy must change in headers on the way, and nothing more; pure (spec containers-image 3.6).
+//!
+//! Clients that follow an upstream's absolute `Location` or token `realm` leave the proxy behind
+//! and may take their credentials along. Everything that points at the upstream, or at ourselves,
+//! is turned round; what points at a third place (object storage, a separate token server) stays.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use crate::config::{HttpOrigin, Scheme};
+
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    UPGRADE,
+];
+
+/// Removes the headers that are meant for one connection only, also those that `Connection` names.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if headers.remove(TRANSFER_ENCODING).is_some() {
+        // Chunks are the true length (RFC 9112 6.3); the other one would be ours to keep.
+        headers.remove(CONTENT_LENGTH);
+    }
+}
+
+/// Both ends between which we stand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends<'a> {
+    /// The registry behind us.
+    pub(crate) upstream: &'a HttpOrigin,
+    /// Ourselves, as the client calls us.
+    pub(crate) client: &'a HttpOrigin,
+}
+
+impl Ends<'_> {
+    /// Tells whether a URL's scheme and authority mean the upstream or ourselves.
+    fn own(&self, scheme: Option<Scheme>, authority: &str) -> bool {
+        // Credentials in an authority are not compared.
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let is = |end: &HttpOrigin| {
+            HttpOrigin::from_parts(scheme.unwrap_or(end.scheme()), authority).is_ok_and(|o| o.same_place(end))
+        };
+        is(self.upstream) || is(self.client)
+    }
+}
+
+/// Splits `http://host/rest` or `//host/rest`; `None` for what is relative or of another scheme.
+fn split_absolute(url: &str) -> Option<(Option<Scheme>, &str, &str)> {
+    let (scheme, after) = match url.strip_prefix("//") {
+        Some(after) => (None, after),
+        None => {
+            let (scheme, after) = url.split_once("://")?;
+            (Some(Scheme::parse(scheme)?), after)
+        }
+    };
+    let end = after.find(['/', '?', '#', '\\']).unwrap_or(after.len());
+    let (authority, rest) = after.split_at_checked(end)?;
+    Some((scheme, authority, rest))
+}
+
+/// Rewrites a `Location` of ours or the upstream's to path and query, byte for byte; `None` when
+/// it stays as it is.
+pub(crate) fn location(url: &str, ends: Ends<'_>) -> Option<String> {
+    let (scheme, authority, rest) = split_absolute(url)?;
+    if !ends.own(scheme, authority) {
+        return None;
+    }
+    Some(match rest {
+        // Alone, such a path would be read as another host's name.
+        _ if rest.starts_with("//") || rest.starts_with("/\\") => format!("{}{rest}", ends.client),
+        _ if rest.starts_with('/') => rest.to_owned(),
+        _ => format!("/{rest}"),
+    })
+}
+
+/// A challenge header after the change.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Challenge {
+    /// The whole header value; only realms differ.
+    pub(crate) value: Vec<u8>,
+    /// The paths of the realms that now point at us.
+    pub(crate) token_paths: Vec<String>,
+}
+
+/// Rewrites the realms of a `WWW-Authenticate` value that point at the upstream or at ourselves,
+/// so that they name us as the client calls us; `None` when nothing points there.
+///
+/// Everything outside those realms is kept byte for byte, whatever it is.
+pub(crate) fn challenge(value: &[u8], ends: Ends<'_>) -> Option<Challenge> {
+    let mut out = Vec::with_capacity(value.len());
+    let mut token_paths = Vec::new();
+    let mut done = 0;
+    for realm in realms(value) {
+        let Some((scheme, authority, rest)) = split_absolute(&realm.text) else { continue };
+        if !ends.own(scheme, authority) {
+            continue;
+        }
+        out.extend_from_slice(value.get(done..realm.start)?);
+        let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+        out.push(b'"');
+        for byte in format!("{}{rest}", ends.client).into_bytes() {
+            if matches!(byte, b'"' | b'\\') {
+                out.push(b'\\');
+            }
+            out.push(byte);
+        }
+        out.push(b'"');
+        done = realm.end;
+        let path = rest.split(['?', '#']).next().unwrap_or_default();
+        token_paths.push(path.to_owned());
+    }
+    if token_paths.is_empty() {
+        return None;
+    }
+    out.extend_from_slice(value.get(done..)?);
+    Some(Challenge { value: out, token_paths })
+}
+
+/// The value of a `realm` parameter: where it stands (quotes included) and what it says.
+struct Realm {
+    start: usize,
+    end: usize,
+    text: String,
+}
+
+/// Finds the realms of all challenges in one header value (RFC 9110, 11.2 and 5.6.4).
+fn realms(value: &[u8]) -> Vec<Realm> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = value.get(at) {
+        if byte == b'"' {
+            // A quoted string that belongs to no parameter; step over it.
+            at = quoted(value, at).map_or(value.len(), |(end, _)| end);
+            continue;
+        }
+        if !is_token(byte) {
+            at += 1;
+            continue;
+        }
+        let name_end = token_end(value, at);
+        let name = value.get(at..name_end).unwrap_or_default();
+        at = name_end;
+        let equals = skip_blanks(value, name_end);
+        if value.get(equals) != Some(&b'=') {
+            continue;
+        }
+        let start = skip_blanks(value, equals + 1);
+        let (end, text) = match value.get(start) {
+            Some(b'"') => match quoted(value, start) {
+                Some(read) => read,
+                None => break,
+            },
+            _ => {
+                // Not a token by the grammar, but seen: a URL without quotes, up to a comma.
+                let length =
+                    value.get(start..).unwrap_or_default().iter().position(|b| matches!(b, b',' | b' ' | b'\t'));
+                let end = length.map_or(value.len(), |length| start + length);
+                (end, String::from_utf8_lossy(value.get(start..end).unwrap_or_default()).into_owned())
+            }
+        };
+        if name.eq_ignore_ascii_case(b"realm") {
+            found.push(Realm { start, end, text });
+        }
+        at = end.max(at);
+    }
+    found
+}
+
+/// Reads the quoted string at `start`: the index after it and what it says. `None` if it does not end.
+fn quoted(value: &[u8], start: usize) -> Option<(usize, String)> {
+    let mut text = Vec::new();
+    let mut at = start + 1;
+    loop {
+        match value.get(at)? {
+            b'"' => return Some((at + 1, String::from_utf8_lossy(&text).into_owned())),
+            b'\\' => {
+                text.push(*value.get(at + 1)?);
+                at += 2;
+            }
+            byte => {
+                text.push(*byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn token_end(value: &[u8], from: usize) -> usize {
+    let rest = value.get(from..).unwrap_or_default();
+    from + rest.iter().position(|b| !is_token(*b)).unwrap_or(rest.len())
+}
+
+fn skip_blanks(value: &[u8], from: usize) -> usize {
+    let rest = value.get(from..).unwrap_or_default();
+    from + rest.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn origin(text: &str) -> HttpOrigin {
+        HttpOrigin::parse(text).unwrap()
+    }
+
+    fn moved(url: &str) -> Option<String> {
+        let (upstream, client) = (origin("http://up.example:5000"), origin("https://sig.example"));
+        location(url, Ends { upstream: &upstream, client: &client })
+    }
+
+    #[test]
+    fn locations_of_ours_become_relative() {
+        for (url, relative) in [
+            (
+                "http://up.example:5000/v2/x/blobs/uploads/1?_state=a%2Fb%3D==",
+                "/v2/x/blobs/uploads/1?_state=a%2Fb%3D==",
+            ),
+            ("HTTP://UP.example:5000/v2/x", "/v2/x"),
+            ("https://up.example:5000/v2/x", "/v2/x"),
+            ("//up.example:5000/v2/x", "/v2/x"),
+            ("http://sig.example/v2/x", "/v2/x"),
+            ("https://sig.example:443/v2/%2e?x=%00#f", "/v2/%2e?x=%00#f"),
+            ("http://u:p@up.example:5000/v2/x", "/v2/x"),
+            ("http://up.example:5000", "/"),
+            ("http://up.example:5000?x", "/?x"),
+            ("http://up.example:5000//evil.example/x", "https://sig.example//evil.example/x"),
+        ] {
+            assert_eq!(moved(url).as_deref(), Some(relative), "{url}");
+        }
+    }
+
+    #[test]
+    fn foreign_and_relative_locations_stay() {
+        for url in [
+            "/v2/x",
+            "x",
+            "",
+            "?x",
+            "https://s3.example/bucket?sig=1",
+            "http://up.example/v2/x",
+            "http://up.example:5001/x",
+            "http://up.example:5000.evil.example/x",
+            "http://up.example:5000@evil.example/x",
+            "ftp://up.example:5000/x",
+            "http://evil.example\\@up.example:5000/x",
+        ] {
+            assert_eq!(moved(url), None, "{url}");
+        }
+    }
+
+    fn challenged(value: &str) -> Option<(String, Vec<String>)> {
+        let (upstream, client) = (origin("http://up.example:5000"), origin("https://sig.example"));
+        challenge(value.as_bytes(), Ends { upstream: &upstream, client: &client })
+            .map(|c| (String::from_utf8(c.value).unwrap(), c.token_paths))
+    }
+
+    #[test]
+    fn realms_of_the_upstream_become_ours() {
+        for (value, rewritten, path) in [
+            (
+                r#"Bearer realm="http://up.example:5000/token",service="a, realm=\"x\"",scope="repository:x:pull""#,
+                r#"Bearer realm="https://sig.example/token",service="a, realm=\"x\"",scope="repository:x:pull""#,
+                "/token",
+            ),
+            (
+                r#"bearer service=up , REALM = "https://up.example:5000/a/t?q=1" ,error="insufficient_scope""#,
+                r#"bearer service=up , REALM = "https://sig.example/a/t?q=1" ,error="insufficient_scope""#,
+                "/a/t",
+            ),
+            (
+                r#"Basic realm="x", Bearer realm="http://up.example:5000/token""#,
+                r#"Basic realm="x", Bearer realm="https://sig.example/token""#,
+                "/token",
+            ),
+            (
+                "Bearer realm=http://up.example:5000/t,service=x",
+                "Bearer realm=\"https://sig.example/t\",service=x",
+                "/t",
+            ),
+            (r#"Bearer realm="http://sig.example/auth""#, r#"Bearer realm="https://sig.example/auth""#, "/auth"),
+            (r#"Bearer realm="http://up.example:5000""#, r#"Bearer realm="https://sig.example/""#, "/"),
+        ] {
+            assert_eq!(challenged(value), Some((rewritten.to_owned(), vec![path.to_owned()])), "{value}");
+        }
+    }
+
+    #[test]
+    fn other_challenges_stay() {
+        for value in [
+            "",
+            "Basic realm=\"Registry Realm\"",
+            "Bearer realm=\"https://auth.example/token\",service=\"http://up.example:5000/\"",
+            "Bearer realm=\"http://up.example:5000/token",
+            "Bearer realm=\"http://up.example:5000/token\\",
+            "Negotiate YII=",
+            "Bearer x=\"realm=http://up.example:5000/\"",
+            "realm",
+            "realm=",
+        ] {
+            assert_eq!(challenged(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn hop_by_hop_headers_go() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Private"),
+            ("connection", "keep-alive"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("docker-content-digest", "sha256:x"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["docker-content-digest"]);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(value in proptest::collection::vec(any::<u8>(), 0..80), url in "\\PC{0,60}") {
+            let (upstream, client) = (origin("http://u"), origin("https://c"));
+            let ends = Ends { upstream: &upstream, client: &client };
+            let _ = challenge(&value, ends);
+            let _ = location(&url, ends);
+        }
+
+        #[test]
+        fn only_the_realm_changes(
+            before in "[A-Za-z]{1,6}", service in "[ -~&&[^\"\\\\]]{0,20}", path in "(/[a-z0-9%._-]{0,8}){1,3}",
+        ) {
+            let value = format!("{before} service=\"{service}\",realm=\"http://u{path}\",scope=\"{service}\"");
+            let (upstream, client) = (origin("http://u"), origin("https://c:8443"));
+            let changed = challenge(value.as_bytes(), Ends { upstream: &upstream, client: &client }).unwrap();
+            let expected = format!("{before} service=\"{service}\",realm=\"https://c:8443{path}\",scope=\"{service}\"");
+            prop_assert_eq!(String::from_utf8(changed.value).unwrap(), expected);
+            prop_assert_eq!(changed.token_paths, vec![path]);
+        }
+    }
+}
