@@ -4,7 +4,7 @@
 use http::Method;
 
 use crate::image::Digest;
-use crate::server::listener::fast_path::message::{self, Reading};
+use crate::server::listener::fast_path::message::{self, ParsedHead};
 use crate::server::route::{self, Route};
 use crate::server::uploads::extension;
 use crate::server::upstream::repository_names::{self, Scope};
@@ -27,14 +27,14 @@ pub fn path(path: &str) -> bool {
 
 /// What is read the short way is a whole question, says nothing of a body, and is a part with less.
 pub fn question(bytes: &[u8]) -> bool {
-    let Reading::Question(question) = message::read(bytes) else { return true };
+    let ParsedHead::Request(question) = message::read(bytes) else { return true };
     let head = bytes.get(..question.length).unwrap_or_default();
     let lower = head.to_ascii_lowercase();
     let says = |field: &[u8]| lower.windows(field.len()).any(|part| part == field);
     let foreign: [&[u8]; 6] =
         [b"\ncontent-length:", b"\ntransfer-encoding:", b"\nupgrade:", b"\nexpect:", b"\ntrailer:", b"\nte:"];
     let body = foreign.iter().any(|field| says(field));
-    let part = head.split_last().is_some_and(|(_, less)| matches!(message::read(less), Reading::Part));
+    let part = head.split_last().is_some_and(|(_, less)| matches!(message::read(less), ParsedHead::Partial));
     let asks = [Method::GET, Method::HEAD].contains(question.request.method());
     head.ends_with(b"\n") && asks && !body && part
 }

@@ -18,21 +18,21 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{LimitConfig, Scheme};
-use crate::server::listener::House;
+use crate::server::listener::ServerContext;
 use crate::server::listener::client_stream::ClientStream;
 use crate::server::listener::fast_path;
 use crate::server::listener::fast_path::rewind::Rewind;
 use crate::server::listener::peer::{ClientCertificate, Connection, PeerIdentity};
-use crate::server::listener::request::{Admission, Door};
-use crate::server::listener::request_body::Rules;
-use crate::server::listener::shutdown::Order;
-use crate::server::listener::timeouts::{Paced, Patience, Pulse};
+use crate::server::listener::request::{ConnectionAdmission, RequestHandler};
+use crate::server::listener::request_body::BodyLimits;
+use crate::server::listener::shutdown::ShutdownPhase;
+use crate::server::listener::timeouts::{ConnectionActivity, TimedStream, Timeouts};
 use crate::server::listener::tls::Tls;
 
 /// The smallest header limit that hyper takes.
 const LEAST_HEADER_BYTES: usize = 8192;
 /// How long those have who are only told that there is no place for them.
-const TURN_AWAY: Duration = Duration::from_secs(5);
+const REJECTED_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a client may send before it is read, for one request and for a whole HTTP/2 connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -40,7 +40,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it has to answer.
 const PING: Duration = Duration::from_secs(20);
-/// How long a new connection may take to its first request when the order to stop has come.
+/// How long a new connection may take to its first request when the phase to stop has come.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Streams that a client may reset before they are even looked at ("rapid reset").
 const PENDING_RESETS: usize = 20;
@@ -48,20 +48,20 @@ const PENDING_RESETS: usize = 20;
 const OWN_RESETS: usize = 256;
 
 /// How connections are served, alike for all.
-pub(super) struct Manner {
+pub(super) struct ConnectionConfig {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
-    rules: Rules,
-    patience: Patience,
+    body_limits: BodyLimits,
+    timeouts: Timeouts,
     handshake: Duration,
     fast_path: bool,
 }
 
-impl Manner {
+impl ConnectionConfig {
     pub(super) fn new(limits: &LimitConfig) -> Self {
         let header_bytes = limits.header_bytes.max(LEAST_HEADER_BYTES);
         let mut http1 = http1::Builder::new();
-        // The clocks are those of `Paced`: hyper's would be set anew for each request.
+        // The clocks are those of `TimedStream`: hyper's would be set anew for each request.
         http1.header_read_timeout(None).max_header_size(header_bytes).max_buf_size(header_bytes);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
@@ -76,22 +76,22 @@ impl Manner {
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        let patience = Patience {
+        let timeouts = Timeouts {
             header: Duration::from_secs(limits.header_seconds),
             idle: Duration::from_secs(limits.idle_seconds),
             write: Duration::from_secs(limits.write_seconds),
         };
         let handshake = Duration::from_secs(limits.handshake_seconds);
-        Self { http1, http2, rules: Rules::new(limits), patience, handshake, fast_path: limits.fast_path }
+        Self { http1, http2, body_limits: BodyLimits::new(limits), timeouts, handshake, fast_path: limits.fast_path }
     }
 
-    fn patience(&self, admission: &Admission) -> Patience {
+    fn timeouts(&self, admission: &ConnectionAdmission) -> Timeouts {
         match admission {
-            Admission::Seated(_) => self.patience,
-            Admission::TurnedAway(..) => Patience {
-                header: self.patience.header.min(TURN_AWAY),
-                idle: self.patience.idle.min(TURN_AWAY),
-                ..self.patience
+            ConnectionAdmission::Admitted(_) => self.timeouts,
+            ConnectionAdmission::Rejected(..) => Timeouts {
+                header: self.timeouts.header.min(REJECTED_TIMEOUT),
+                idle: self.timeouts.idle.min(REJECTED_TIMEOUT),
+                ..self.timeouts
             },
         }
     }
@@ -102,34 +102,37 @@ impl Manner {
 /// Not an `async fn`, which would keep its arguments twice; what is rarely there is boxed: all this
 /// is held for each connection, and thousands may be idle.
 pub(super) fn plain(
-    house: Arc<House>,
+    server: Arc<ServerContext>,
     stream: ClientStream,
     peer: SocketAddr,
-    admission: Admission,
+    admission: ConnectionAdmission,
 ) -> impl Future<Output = ()> + Send {
-    let pulse = Pulse::new();
-    let io = Paced::new(stream, pulse.clone(), house.manner.patience(&admission));
-    let rules = house.manner.rules;
-    one_by_one(io, Arc::new(Door { house, connection: Connection::plain(peer), admission, pulse, rules }))
+    let activity = ConnectionActivity::new();
+    let io = TimedStream::new(stream, activity.clone(), server.connections_config.timeouts(&admission));
+    let body_limits = server.connections_config.body_limits;
+    serve_http1(
+        io,
+        Arc::new(RequestHandler { server, connection: Connection::plain(peer), admission, activity, body_limits }),
+    )
 }
 
 /// As [`plain`], over TLS.
 pub(super) async fn secured(
-    house: Arc<House>,
+    server: Arc<ServerContext>,
     stream: ClientStream,
     peer: SocketAddr,
     tls: Arc<Tls>,
-    admission: Admission,
+    admission: ConnectionAdmission,
 ) {
-    let pulse = Pulse::new();
-    let patience = house.manner.patience(&admission);
-    let io = Paced::new(stream, pulse.clone(), patience);
+    let activity = ConnectionActivity::new();
+    let timeouts = server.connections_config.timeouts(&admission);
+    let io = TimedStream::new(stream, activity.clone(), timeouts);
     let accept = TlsAcceptor::from(tls.config()).accept(io);
     drop(tls);
-    let handshake = Box::pin(tokio::time::timeout(house.manner.handshake, accept));
+    let handshake = Box::pin(tokio::time::timeout(server.connections_config.handshake, accept));
     let handshake = tokio::select! {
         ended = handshake => ended,
-        () = house.orders.heard(Order::Stop) => return,
+        () = server.shutdown_signal.wait_for(ShutdownPhase::Stop) => return,
     };
     let io = match handshake {
         Ok(Ok(io)) => Box::new(io),
@@ -140,123 +143,126 @@ pub(super) async fn secured(
         return tracing::warn!(client = %peer, "the client's certificate cannot be read");
     };
     let connection = Connection { peer, scheme: Scheme::Https, identity };
-    let rules = house.manner.rules;
-    let door = Arc::new(Door { house, connection, admission, pulse, rules });
+    let body_limits = server.connections_config.body_limits;
+    let handler = Arc::new(RequestHandler { server, connection, admission, activity, body_limits });
     if io.get_ref().1.alpn_protocol() == Some(b"h2") {
-        Box::pin(http2(io, door, patience)).await;
+        Box::pin(http2(io, handler, timeouts)).await;
     } else {
-        one_by_one(io, door).await;
+        serve_http1(io, handler).await;
     }
 }
 
 /// Serves HTTP/1: the short way as far as it leads. What hyper needs is there only then.
-async fn one_by_one<I>(io: I, door: Arc<Door>)
+async fn serve_http1<I>(io: I, handler: Arc<RequestHandler>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let left = if door.house.manner.fast_path {
-        fast_path::serve(io, &door).await
+    let left = if handler.server.connections_config.fast_path {
+        fast_path::serve(io, &handler).await
     } else {
         Ok(Some(Rewind::new(Bytes::new(), io)))
     };
     match left {
-        Ok(Some(io)) => Box::pin(http1(io, door)).await,
+        Ok(Some(io)) => Box::pin(http1(io, handler)).await,
         Ok(None) => {}
-        Err(error) => tracing::debug!(client = %door.connection.peer, %error, "connection ended early"),
+        Err(error) => tracing::debug!(client = %handler.connection.peer, %error, "connection ended early"),
     }
 }
 
-fn http1<I>(io: I, door: Arc<Door>) -> impl Future<Output = ()> + Send
+fn http1<I>(io: I, handler: Arc<RequestHandler>) -> impl Future<Output = ()> + Send
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let asked = door.clone();
+    let asked = handler.clone();
     let service = service_fn(move |request| {
         let answer = asked.clone().answer(request.map(Some));
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let mut connection = door.house.manner.http1.serve_connection(TokioIo::new(io), service);
+    let mut connection = handler.server.connections_config.http1.serve_connection(TokioIo::new(io), service);
     async move {
-        let mut orders = door.house.orders.ear();
+        let mut shutdown_signal = handler.server.shutdown_signal.subscribe();
         let served = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if orders.hear(context).is_some() => Poll::Ready(None),
+            Poll::Pending if shutdown_signal.poll(context).is_some() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         if let Some(ended) = served.await {
-            return note(door.connection.peer, ended);
+            return log_end(handler.connection.peer, ended);
         }
         let orderly = async {
             tokio::select! {
                 ended = Pin::new(&mut connection) => return ended,
-                () = last_call(&door.pulse) => {}
+                () = await_first_request(&handler.activity) => {}
             }
             Pin::new(&mut connection).graceful_shutdown();
             Pin::new(&mut connection).await
         };
         Box::pin(async {
             tokio::select! {
-                ended = orderly => note(door.connection.peer, ended),
-                () = door.house.orders.heard(Order::Stop) => {}
+                ended = orderly => log_end(handler.connection.peer, ended),
+                () = handler.server.shutdown_signal.wait_for(ShutdownPhase::Stop) => {}
             }
         })
         .await;
     }
 }
 
-async fn http2<I>(io: I, door: Arc<Door>, patience: Patience)
+async fn http2<I>(io: I, handler: Arc<RequestHandler>, timeouts: Timeouts)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (peer, pulse, house) = (door.connection.peer, door.pulse.clone(), door.house.clone());
-    pulse.multiplexed();
+    let (peer, activity, server) = (handler.connection.peer, handler.activity.clone(), handler.server.clone());
+    activity.multiplexed();
     let service = service_fn(move |request| {
-        let answer = door.clone().answer(request.map(Some));
+        let answer = handler.clone().answer(request.map(Some));
         // Boxed: every stream is a task of its own here, mostly a small one.
         Box::pin(async move { Ok::<_, Infallible>(answer.await) }) as Pin<Box<dyn Future<Output = _> + Send>>
     });
-    let mut connection = pin!(house.manner.http2.serve_connection(TokioIo::new(io), service));
-    let (idle, write) = (patience.idle, patience.write);
-    let mut look = tokio::time::interval(idle.min(write).div_f32(4.0).max(Duration::from_millis(100)));
-    let (mut drain, mut stop) = (pin!(house.orders.heard(Order::Drain)), pin!(house.orders.heard(Order::Stop)));
-    let mut last = false;
+    let mut connection = pin!(server.connections_config.http2.serve_connection(TokioIo::new(io), service));
+    let (idle, write) = (timeouts.idle, timeouts.write);
+    let mut check = tokio::time::interval(idle.min(write).div_f32(4.0).max(Duration::from_millis(100)));
+    let (mut drain, mut stop) = (
+        pin!(server.shutdown_signal.wait_for(ShutdownPhase::Drain)),
+        pin!(server.shutdown_signal.wait_for(ShutdownPhase::Stop)),
+    );
+    let mut draining = false;
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
             () = stop.as_mut() => return,
-            () = drain.as_mut(), if !last => {
-                last = true;
+            () = drain.as_mut(), if !draining => {
+                draining = true;
                 GracefulConnection::graceful_shutdown(connection.as_mut());
             }
-            _ = look.tick() => {
-                if pulse.stalled().is_some_and(|still| still > write) {
+            _ = check.tick() => {
+                if activity.stalled().is_some_and(|still| still > write) {
                     return tracing::debug!(client = %peer, "the client does not read its answers");
                 }
-                let Some(still) = pulse.idle().filter(|still| *still > idle) else { continue };
+                let Some(still) = activity.idle().filter(|still| *still > idle) else { continue };
                 if still > idle + write {
                     return tracing::debug!(client = %peer, "the client does not end its connection");
                 }
-                if !last {
-                    last = true;
+                if !draining {
+                    draining = true;
                     GracefulConnection::graceful_shutdown(connection.as_mut());
                 }
             }
         }
     };
-    note(peer, ended);
+    log_end(peer, ended);
 }
 
-/// When the order to stop has come: a moment, on a connection that was just accepted, for the
+/// When the phase to stop has come: a moment, on a connection that was just accepted, for the
 /// request that may be on its way, which nobody else will answer any more.
-async fn last_call(pulse: &Pulse) {
+async fn await_first_request(activity: &ConnectionActivity) {
     let begun = Instant::now();
-    while !pulse.has_begun() && begun.elapsed() < FIRST_REQUEST {
+    while !activity.has_begun() && begun.elapsed() < FIRST_REQUEST {
         tokio::time::sleep(FIRST_REQUEST / 20).await;
     }
 }
 
-/// Clients hang up as they please; oc does it after each last signature.
-fn note(peer: SocketAddr, ended: hyper::Result<()>) {
+/// ClientQuotas hang up as they please; oc does it after each draining signature.
+fn log_end(peer: SocketAddr, ended: hyper::Result<()>) {
     if let Err(error) = ended {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::debug!(client = %peer, %error, cause, "connection ended early");
@@ -264,7 +270,7 @@ fn note(peer: SocketAddr, ended: hyper::Result<()>) {
 }
 
 /// Reads what the client proved in the handshake; `None` when that cannot be read.
-fn identity(io: &TlsStream<Paced>) -> Option<PeerIdentity> {
+fn identity(io: &TlsStream<TimedStream>) -> Option<PeerIdentity> {
     let Some(leaf) = io.get_ref().1.peer_certificates().and_then(<[_]>::first) else {
         return Some(PeerIdentity::default());
     };

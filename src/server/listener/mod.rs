@@ -2,8 +2,8 @@
 //!
 //! `workers` are the threads that accept what a `stream` is, `clients` counts places, `drive` serves
 //! a connection: by `express` as long as it asks for signatures only (`message`), then by hyper, with
-//! a `rewind`. `door` is what each request passes, `pace` keeps slow clients from holding a place for
-//! ever, `orders` ends it all.
+//! a `rewind`. `handler` is what each request passes, `pace` keeps slow clients from holding a place for
+//! ever, `shutdown_signal` ends it all.
 
 mod client_stream;
 mod connection;
@@ -37,23 +37,23 @@ use crate::metrics;
 use crate::server::App;
 use crate::server::listener::tls::Tls;
 use client_stream::{Acceptor, ClientStream};
-use connection::Manner;
-pub(super) use quota::Seat;
-use quota::{Clients, NoPlace};
-use request::Admission;
-use shutdown::{Order, Orders};
-pub(super) use timeouts::{Pulse, Timer};
+use connection::ConnectionConfig;
+pub(super) use quota::ConnectionPermit;
+use quota::{ClientQuotas, QuotaExceeded};
+use request::ConnectionAdmission;
+use shutdown::{ShutdownPhase, ShutdownSignal};
+pub(super) use timeouts::{ConnectionActivity, Timer};
 use workers::Workers;
 
 /// How long to wait when no connection can be accepted, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How many connections are accepted before the first of them is looked at: what is asked comes a
 /// moment after the connection, and need not be waited for then.
-const AT_ONCE: usize = 32;
+const ACCEPT_BATCH: usize = 32;
 /// How many clients at once are told that there is no place for them; more are hung up on.
-const TURNED_AWAY: usize = 64;
+const REJECTIONS: usize = 64;
 /// How often, in seconds, the log says that there are not enough places.
-const COMPLAINT: u64 = 10;
+const WARNING_INTERVAL: u64 = 10;
 
 /// Why serving came to an end that nobody ordered.
 #[derive(Debug, thiserror::Error)]
@@ -83,15 +83,15 @@ impl Listener {
 }
 
 /// What all accept loops share.
-struct House {
+struct ServerContext {
     app: App,
-    manner: Manner,
-    clients: Arc<Clients>,
-    turned_away: Arc<Semaphore>,
+    connections_config: ConnectionConfig,
+    clients: Arc<ClientQuotas>,
+    rejections: Arc<Semaphore>,
     connections: TaskTracker,
-    orders: Orders,
-    born: Instant,
-    complained: AtomicU64,
+    shutdown_signal: ShutdownSignal,
+    started: Instant,
+    warned: AtomicU64,
 }
 
 /// Serves `app` on `listeners` until `shutdown` is cancelled; then open requests may go on until the
@@ -101,14 +101,14 @@ struct House {
 /// [`ServeError`] when a listener was never usable; a failing connection ends alone.
 pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationToken) -> Result<(), ServeError> {
     let limits = app.limits();
-    let house = Arc::new(House {
-        manner: Manner::new(&limits),
-        clients: Arc::new(Clients::new(&limits)),
-        turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
+    let server = Arc::new(ServerContext {
+        connections_config: ConnectionConfig::new(&limits),
+        clients: Arc::new(ClientQuotas::new(&limits)),
+        rejections: Arc::new(Semaphore::new(REJECTIONS)),
         connections: TaskTracker::new(),
-        orders: Orders::default(),
-        born: Instant::now(),
-        complained: AtomicU64::new(0),
+        shutdown_signal: ShutdownSignal::default(),
+        started: Instant::now(),
+        warned: AtomicU64::new(0),
         app,
     });
     let mut watched: Vec<Arc<Tls>> = Vec::new();
@@ -122,44 +122,44 @@ pub async fn serve(listeners: Vec<Listener>, app: App, shutdown: CancellationTok
             tokio::spawn(tls.clone().watch(shutdown.clone()));
         }
     }
-    let workers = Workers::start(&house, listeners, limits.threads)?;
+    let workers = Workers::start(&server, listeners, limits.threads)?;
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = workers.closed() => {}
     }
-    house.orders.give(Order::Drain);
+    server.shutdown_signal.send(ShutdownPhase::Drain);
     workers.closed().await;
-    let connections = &house.connections;
+    let connections = &server.connections;
     connections.close();
     tracing::info!(connections = connections.len(), "no more connections; open requests may finish");
-    if tokio::time::timeout(house.app.drain(), connections.wait()).await.is_err() {
+    if tokio::time::timeout(server.app.drain(), connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "the drain deadline is over; closing what is open");
-        house.orders.give(Order::Stop);
+        server.shutdown_signal.send(ShutdownPhase::Stop);
         connections.wait().await;
     }
     workers.end().await;
-    house.app.finish().await;
+    server.app.finish().await;
     Ok(())
 }
 
-impl House {
-    /// Accepts connections until the order to stop; never waits for a place, so that those for whom
+impl ServerContext {
+    /// Accepts connections until shutdown begins; never waits for a place, so that those for whom
     /// there is none hear it at once.
     async fn accept(self: Arc<Self>, socket: Acceptor, tls: Option<Arc<Tls>>) {
-        let mut orders = self.orders.ear();
-        let mut accepted = Vec::with_capacity(AT_ONCE);
+        let mut shutdown_signal = self.shutdown_signal.subscribe();
+        let mut accepted = Vec::with_capacity(ACCEPT_BATCH);
         loop {
-            let turn = poll_fn(|context| {
-                if orders.hear(context).is_some() {
+            let next = poll_fn(|context| {
+                if shutdown_signal.poll(context).is_some() {
                     return Poll::Ready(None);
                 }
-                let turn = self.accept_some(&socket, tls.as_ref(), &mut accepted, context);
-                accepted.drain(..).for_each(|served| self.begin(served, context));
-                turn.map(Some)
+                let next = self.accept_some(&socket, tls.as_ref(), &mut accepted, context);
+                accepted.drain(..).for_each(|served| self.start(served, context));
+                next.map(Some)
             });
-            match turn.await {
+            match next.await {
                 None => return,
-                // There may be more, but it is also others' turn.
+                // There may be more, but other tasks need their turn.
                 Some(Ok(())) => tokio::task::yield_now().await,
                 Some(Err(error)) => {
                     tracing::warn!(error = %error, "cannot accept a connection");
@@ -177,7 +177,7 @@ impl House {
         accepted: &mut Vec<BoxFuture<'static, ()>>,
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
-        while accepted.len() < AT_ONCE {
+        while accepted.len() < ACCEPT_BATCH {
             match ready!(socket.poll_accept(context)) {
                 Ok((stream, peer)) => accepted.extend(self.admit(stream, peer, tls)),
                 // The client is gone already.
@@ -195,13 +195,13 @@ impl House {
         peer: SocketAddr,
         tls: Option<&Arc<Tls>>,
     ) -> Option<BoxFuture<'static, ()>> {
-        let admission = match self.clients.seat(peer.ip()) {
-            Ok(seat) => Admission::Seated(Arc::new(seat)),
-            Err(why) => {
+        let admission = match self.clients.connect(peer.ip()) {
+            Ok(permit) => ConnectionAdmission::Admitted(Arc::new(permit)),
+            Err(reason) => {
                 metrics::CONNECTIONS_REFUSED.inc(metrics::Nothing);
-                self.complain(peer, why);
-                match self.turned_away.clone().try_acquire_owned() {
-                    Ok(permit) => Admission::TurnedAway(why, permit),
+                self.warn(peer, reason);
+                match self.rejections.clone().try_acquire_owned() {
+                    Ok(permit) => ConnectionAdmission::Rejected(reason, permit),
                     Err(_) => return None,
                 }
             }
@@ -215,7 +215,7 @@ impl House {
 
     /// Begins to serve a connection. Mostly that is all: what is asked is there, and answered. Only
     /// what has to wait becomes a task of its own.
-    fn begin(&self, mut served: BoxFuture<'static, ()>, context: &mut Context<'_>) {
+    fn start(&self, mut served: BoxFuture<'static, ()>, context: &mut Context<'_>) {
         // As in a task: a panic ends the connection only.
         let polled = catch_unwind(AssertUnwindSafe(|| served.as_mut().poll(context)));
         if matches!(polled, Ok(Poll::Pending)) {
@@ -223,15 +223,15 @@ impl House {
         }
     }
 
-    fn complain(&self, peer: SocketAddr, why: NoPlace) {
-        let now = self.born.elapsed().as_secs() + COMPLAINT;
-        let last = self.complained.load(Ordering::Relaxed);
-        if now >= last + COMPLAINT
-            && self.complained.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    fn warn(&self, peer: SocketAddr, reason: QuotaExceeded) {
+        let now = self.started.elapsed().as_secs() + WARNING_INTERVAL;
+        let last = self.warned.load(Ordering::Relaxed);
+        if now >= last + WARNING_INTERVAL
+            && self.warned.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
-            let limit = match why {
-                NoPlace::Client => "limits.connections_per_client",
-                NoPlace::Server => "limits.connections",
+            let limit = match reason {
+                QuotaExceeded::Client => "limits.connections_per_client",
+                QuotaExceeded::Server => "limits.connections",
             };
             tracing::warn!(client = %peer, limit, "too many connections; some are turned away");
         }

@@ -11,26 +11,26 @@ use crate::config::LimitConfig;
 use crate::server::client_address::client_network;
 use crate::server::error::Problem;
 
-/// Why there is no place.
+/// Why there is no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoPlace {
+pub(super) enum QuotaExceeded {
     /// This client has its share.
     Client,
     /// All are taken.
     Server,
 }
 
-impl From<NoPlace> for Problem {
-    fn from(no_place: NoPlace) -> Self {
-        match no_place {
-            NoPlace::Client => Self::TooManyRequests,
-            NoPlace::Server => Self::Overloaded,
+impl From<QuotaExceeded> for Problem {
+    fn from(exceeded: QuotaExceeded) -> Self {
+        match exceeded {
+            QuotaExceeded::Client => Self::TooManyRequests,
+            QuotaExceeded::Server => Self::Overloaded,
         }
     }
 }
 
 /// All places.
-pub(super) struct Clients {
+pub(super) struct ClientQuotas {
     connections: usize,
     connections_per_client: usize,
     requests: usize,
@@ -38,11 +38,11 @@ pub(super) struct Clients {
     upload_rate: u64,
     /// Requests in flight.
     open: AtomicUsize,
-    seated: Mutex<Seated>,
+    connected: Mutex<Connected>,
 }
 
 #[derive(Default)]
-struct Seated {
+struct Connected {
     connections: usize,
     clients: HashMap<IpAddr, Arc<Client>>,
 }
@@ -55,7 +55,7 @@ struct Client {
     paid_until: Mutex<Option<Instant>>,
 }
 
-impl Clients {
+impl ClientQuotas {
     pub(super) fn new(limits: &LimitConfig) -> Self {
         Self {
             connections: limits.connections.max(1),
@@ -64,18 +64,18 @@ impl Clients {
             requests_per_client: limits.requests_per_client.max(1),
             upload_rate: limits.upload_rate,
             open: AtomicUsize::new(0),
-            seated: Mutex::default(),
+            connected: Mutex::default(),
         }
     }
 
-    /// Takes a place for a connection.
-    pub(super) fn seat(self: &Arc<Self>, address: IpAddr) -> Result<Seat, NoPlace> {
+    /// Takes a permit for a connection.
+    pub(super) fn connect(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, QuotaExceeded> {
         let key = client_network(address);
-        let mut seated = self.seated.lock().unwrap_or_else(PoisonError::into_inner);
-        if seated.connections >= self.connections {
-            return Err(NoPlace::Server);
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        if connected.connections >= self.connections {
+            return Err(QuotaExceeded::Server);
         }
-        let client = seated.clients.entry(key).or_insert_with(|| {
+        let client = connected.clients.entry(key).or_insert_with(|| {
             Arc::new(Client {
                 connections: AtomicUsize::new(0),
                 requests: AtomicUsize::new(0),
@@ -84,42 +84,42 @@ impl Clients {
         });
         // Only ever changed under the lock.
         if client.connections.load(Ordering::Relaxed) >= self.connections_per_client {
-            return Err(NoPlace::Client);
+            return Err(QuotaExceeded::Client);
         }
         client.connections.fetch_add(1, Ordering::Relaxed);
         let client = client.clone();
-        seated.connections += 1;
-        Ok(Seat { all: self.clone(), client, key })
+        connected.connections += 1;
+        Ok(ConnectionPermit { all: self.clone(), client, key })
     }
 
     /// Returns how many clients are connected.
     #[cfg(test)]
     fn known(&self) -> usize {
-        self.seated.lock().unwrap().clients.len()
+        self.connected.lock().unwrap().clients.len()
     }
 }
 
-/// The place of a connection, free again when dropped.
-pub(in crate::server) struct Seat {
-    all: Arc<Clients>,
+/// The permit of a connection, free again when dropped.
+pub(in crate::server) struct ConnectionPermit {
+    all: Arc<ClientQuotas>,
     client: Arc<Client>,
     key: IpAddr,
 }
 
-impl Seat {
-    /// Takes a place for a request.
-    pub(super) fn request(self: &Arc<Self>) -> Result<Place, NoPlace> {
+impl ConnectionPermit {
+    /// Takes a permit for a request.
+    pub(super) fn request(self: &Arc<Self>) -> Result<RequestPermit, QuotaExceeded> {
         // Made first, so that a refusal gives back what was counted.
         let (mine, all) =
             (self.client.requests.fetch_add(1, Ordering::Relaxed), self.all.open.fetch_add(1, Ordering::Relaxed));
-        let place = Place(self.clone());
+        let permit = RequestPermit(self.clone());
         if mine >= self.all.requests_per_client {
-            return Err(NoPlace::Client);
+            return Err(QuotaExceeded::Client);
         }
         if all >= self.all.requests {
-            return Err(NoPlace::Server);
+            return Err(QuotaExceeded::Server);
         }
-        Ok(place)
+        Ok(permit)
     }
 
     /// Counts so many bytes against the client's rate, and returns how long it is to wait for the
@@ -138,20 +138,20 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut seated = self.all.seated.lock().unwrap_or_else(PoisonError::into_inner);
-        seated.connections = seated.connections.saturating_sub(1);
+        let mut connected = self.all.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        connected.connections = connected.connections.saturating_sub(1);
         if self.client.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
-            seated.clients.remove(&self.key);
+            connected.clients.remove(&self.key);
         }
     }
 }
 
-/// The place of a request, free again when dropped.
-pub(super) struct Place(Arc<Seat>);
+/// The permit of a request, free again when dropped.
+pub(super) struct RequestPermit(Arc<ConnectionPermit>);
 
-impl Drop for Place {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.0.client.requests.fetch_sub(1, Ordering::Relaxed);
         self.0.all.open.fetch_sub(1, Ordering::Relaxed);
@@ -162,10 +162,10 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn clients(change: impl FnOnce(&mut LimitConfig)) -> Arc<Clients> {
+    fn clients(change: impl FnOnce(&mut LimitConfig)) -> Arc<ClientQuotas> {
         let mut limits = LimitConfig::default();
         change(&mut limits);
-        Arc::new(Clients::new(&limits))
+        Arc::new(ClientQuotas::new(&limits))
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -175,35 +175,35 @@ mod tests {
     #[test]
     fn connections_are_counted_by_client_and_in_all() {
         let clients = clients(|l| (l.connections, l.connections_per_client) = (3, 2));
-        let seats = [clients.seat(ip("10.0.0.1")).unwrap(), clients.seat(ip("::ffff:10.0.0.1")).unwrap()];
-        assert_eq!(clients.seat(ip("10.0.0.1")).err(), Some(NoPlace::Client));
-        let other = clients.seat(ip("10.0.0.2")).unwrap();
-        assert_eq!(clients.seat(ip("10.0.0.3")).err(), Some(NoPlace::Server));
+        let seats = [clients.connect(ip("10.0.0.1")).unwrap(), clients.connect(ip("::ffff:10.0.0.1")).unwrap()];
+        assert_eq!(clients.connect(ip("10.0.0.1")).err(), Some(QuotaExceeded::Client));
+        let other = clients.connect(ip("10.0.0.2")).unwrap();
+        assert_eq!(clients.connect(ip("10.0.0.3")).err(), Some(QuotaExceeded::Server));
         assert_eq!(clients.known(), 2, "the refused are not remembered");
         drop((seats, other));
         assert_eq!(clients.known(), 0);
-        clients.seat(ip("10.0.0.1")).unwrap();
+        clients.connect(ip("10.0.0.1")).unwrap();
     }
 
     #[test]
     fn an_ipv6_network_is_one_client() {
         let clients = clients(|l| l.connections_per_client = 1);
-        let _seat = clients.seat(ip("2001:db8::1")).unwrap();
-        assert!(clients.seat(ip("2001:db8::ffff:0:0:1")).is_err());
-        assert!(clients.seat(ip("2001:db8:0:1::1")).is_ok());
+        let _seat = clients.connect(ip("2001:db8::1")).unwrap();
+        assert!(clients.connect(ip("2001:db8::ffff:0:0:1")).is_err());
+        assert!(clients.connect(ip("2001:db8:0:1::1")).is_ok());
     }
 
     #[test]
     fn requests_are_counted_by_client_and_in_all() {
         let clients = clients(|l| (l.requests, l.requests_per_client) = (3, 2));
         let (one, two) =
-            (Arc::new(clients.seat(ip("10.0.0.1")).unwrap()), Arc::new(clients.seat(ip("10.0.0.2")).unwrap()));
+            (Arc::new(clients.connect(ip("10.0.0.1")).unwrap()), Arc::new(clients.connect(ip("10.0.0.2")).unwrap()));
         let places = [one.request().unwrap(), one.request().unwrap()];
         for _ in 0..5 {
-            assert_eq!(one.request().err(), Some(NoPlace::Client));
+            assert_eq!(one.request().err(), Some(QuotaExceeded::Client));
         }
         let last = two.request().unwrap();
-        assert_eq!(two.request().err(), Some(NoPlace::Server));
+        assert_eq!(two.request().err(), Some(QuotaExceeded::Server));
         drop((places, last));
         assert!(one.request().is_ok() && two.request().is_ok());
     }
@@ -211,12 +211,12 @@ mod tests {
     #[test]
     fn fast_senders_wait() {
         let clients = clients(|l| l.upload_rate = 1000);
-        let seat = clients.seat(ip("10.0.0.1")).unwrap();
-        assert_eq!(seat.pay(1000), None, "a second's worth is free");
-        let wait = seat.pay(1000).unwrap();
+        let connection = clients.connect(ip("10.0.0.1")).unwrap();
+        assert_eq!(connection.pay(1000), None, "a second's worth is free");
+        let wait = connection.pay(1000).unwrap();
         assert!(wait > Duration::from_millis(900) && wait <= Duration::from_secs(1), "{wait:?}");
-        let again = clients.seat(ip("10.0.0.1")).unwrap();
+        let again = clients.connect(ip("10.0.0.1")).unwrap();
         assert!(again.pay(1).is_some(), "another connection is the same client");
-        assert_eq!(clients.seat(ip("10.0.0.2")).unwrap().pay(1000), None);
+        assert_eq!(clients.connect(ip("10.0.0.2")).unwrap().pay(1000), None);
     }
 }

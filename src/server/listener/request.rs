@@ -1,5 +1,5 @@
 //! What every request passes before the server proper sees it, and every answer on its way out:
-//! a place among the requests in flight, one name of the host, the watch over both bodies.
+//! a permit among the requests in flight, one name of the host, the watch over both bodies.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,70 +14,70 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::metrics::{self, Face, MethodClass, Outcome};
 use crate::server::error::Problem;
-use crate::server::listener::House;
+use crate::server::listener::ServerContext;
 use crate::server::listener::peer::Connection;
-use crate::server::listener::quota::{NoPlace, Place, Seat};
-use crate::server::listener::request_body::{ClientBody, ClientBodyError, Rules};
+use crate::server::listener::quota::{ConnectionPermit, QuotaExceeded, RequestPermit};
+use crate::server::listener::request_body::{BodyLimits, ClientBody, ClientBodyError};
 use crate::server::listener::response_body::{Answer, Body};
-use crate::server::listener::timeouts::Pulse;
+use crate::server::listener::timeouts::ConnectionActivity;
 
-/// Whether a connection has a place.
-pub(super) enum Admission {
+/// Whether a connection has a permit.
+pub(super) enum ConnectionAdmission {
     /// It has.
-    Seated(Arc<Seat>),
+    Admitted(Arc<ConnectionPermit>),
     /// It has none, and is told so; the permit is one of a few.
-    TurnedAway(NoPlace, #[expect(dead_code, reason = "held until the connection ends")] OwnedSemaphorePermit),
+    Rejected(QuotaExceeded, #[expect(dead_code, reason = "held until the connection ends")] OwnedSemaphorePermit),
 }
 
-/// The door of one connection.
-pub(super) struct Door {
-    pub(super) house: Arc<House>,
+/// The handler of one connection.
+pub(super) struct RequestHandler {
+    pub(super) server: Arc<ServerContext>,
     pub(super) connection: Connection,
-    pub(super) admission: Admission,
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) rules: Rules,
+    pub(super) admission: ConnectionAdmission,
+    pub(super) activity: Arc<ConnectionActivity>,
+    pub(super) body_limits: BodyLimits,
 }
 
-impl Door {
+impl RequestHandler {
     /// Answers a request; the body is `None` where the request cannot have one.
     ///
     /// Not an `async fn`, which would keep the request twice: every connection has room for this.
     pub(super) fn answer(
         self: Arc<Self>,
         request: Request<Option<Incoming>>,
-    ) -> impl Future<Output = Response<Outbound>> + Send + use<> {
+    ) -> impl Future<Output = Response<TrackedBody>> + Send + use<> {
         let version = request.version();
-        let open = Open::begin(self.pulse.clone());
+        let in_flight = InFlight::begin(self.activity.clone());
         let method = MethodClass::of(request.method().as_str());
         let has_body = request.body().as_ref().is_some_and(|body| !body.is_end_stream());
-        let (asked, place) = match self.enter(request) {
-            Ok((request, place)) => (Ok(request), Some(place)),
+        let (admitted, permit) = match self.admit(request) {
+            Ok((request, permit)) => (Ok(request), Some(permit)),
             Err(problem) => {
                 if has_body {
-                    self.pulse.leave_unread();
+                    self.activity.leave_unread();
                 }
                 (Err(refused(problem, method)), None)
             }
         };
         async move {
-            let mut answer = match asked {
-                Ok(request) => self.house.app.handle(request, &self.connection).await,
+            let mut answer = match admitted {
+                Ok(request) => self.server.app.handle(request, &self.connection).await,
                 Err(answer) => *answer,
             };
             if version == Version::HTTP_2 {
                 // There it has no meaning, and hyper complains.
                 answer.headers_mut().remove(CONNECTION);
             }
-            answer.map(|body| Outbound::new(body, open, place))
+            answer.map(|body| TrackedBody::new(body, in_flight, permit))
         }
     }
 
-    fn enter(&self, request: Request<Option<Incoming>>) -> Result<(Request<ClientBody>, Place), Problem> {
-        let seat = match &self.admission {
-            Admission::Seated(seat) => seat,
-            Admission::TurnedAway(why, _) => return Err((*why).into()),
+    fn admit(&self, request: Request<Option<Incoming>>) -> Result<(Request<ClientBody>, RequestPermit), Problem> {
+        let connection = match &self.admission {
+            ConnectionAdmission::Admitted(permit) => permit,
+            ConnectionAdmission::Rejected(reason, _) => return Err((*reason).into()),
         };
-        let place = seat.request()?;
+        let permit = connection.request()?;
         let (mut parts, body) = request.into_parts();
         one_host(&mut parts)?;
         one_authorization(&parts)?;
@@ -87,8 +87,9 @@ impl Door {
         if self.connection.identity.certificate.is_some() {
             parts.extensions.insert(self.connection.identity.clone());
         }
-        let body = ClientBody::new(body, self.rules, seat.clone(), self.pulse.clone()).map_err(Problem::from)?;
-        Ok((Request::from_parts(parts, body), place))
+        let body = ClientBody::new(body, self.body_limits, connection.clone(), self.activity.clone())
+            .map_err(Problem::from)?;
+        Ok((Request::from_parts(parts, body), permit))
     }
 }
 
@@ -159,37 +160,37 @@ fn one_cookie(parts: &mut http::request::Parts) {
 }
 
 /// A request in flight.
-struct Open(Arc<Pulse>);
+struct InFlight(Arc<ConnectionActivity>);
 
-impl Open {
-    fn begin(pulse: Arc<Pulse>) -> Self {
-        pulse.begin();
-        Self(pulse)
+impl InFlight {
+    fn begin(activity: Arc<ConnectionActivity>) -> Self {
+        activity.begin();
+        Self(activity)
     }
 }
 
-impl Drop for Open {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.end();
     }
 }
 
 /// The body of an answer on its way to the client; as long as it is there, the request is in flight.
-pub(super) struct Outbound {
+pub(super) struct TrackedBody {
     inner: Body,
     /// Whether the connection has a piece, or could have one, and did not come for the next yet.
     handed: bool,
-    open: Open,
-    _place: Option<Place>,
+    in_flight: InFlight,
+    _permit: Option<RequestPermit>,
 }
 
-impl Outbound {
-    fn new(inner: Body, open: Open, place: Option<Place>) -> Self {
+impl TrackedBody {
+    fn new(inner: Body, in_flight: InFlight, permit: Option<RequestPermit>) -> Self {
         let handed = !inner.is_end_stream();
         if handed {
-            open.0.hand();
+            in_flight.0.hand();
         }
-        Self { inner, handed, open, _place: place }
+        Self { inner, handed, in_flight, _permit: permit }
     }
 
     /// Takes the bytes out of a body that is all there; `None` where it is not. The request stays in
@@ -204,12 +205,12 @@ impl Outbound {
 
     fn taken(&mut self) {
         if std::mem::take(&mut self.handed) {
-            self.open.0.taken();
+            self.in_flight.0.taken();
         }
     }
 }
 
-impl HttpBody for Outbound {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = <Body as HttpBody>::Error;
 
@@ -223,7 +224,7 @@ impl HttpBody for Outbound {
         // The last piece too: HTTP/2 holds on to us until there is room for it.
         if matches!(polled, Poll::Ready(Some(Ok(_)))) {
             this.handed = true;
-            this.open.0.hand();
+            this.in_flight.0.hand();
         }
         polled
     }
@@ -237,7 +238,7 @@ impl HttpBody for Outbound {
     }
 }
 
-impl Drop for Outbound {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         self.taken();
     }

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::config::LimitConfig;
-use crate::server::listener::{Pulse, Seat, Timer};
+use crate::server::listener::{ConnectionActivity, ConnectionPermit, Timer};
 
 /// Why a request's body came to no good end.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +47,11 @@ pub struct ClientBody {
 }
 
 struct Watch {
-    seat: Arc<Seat>,
-    pulse: Arc<Pulse>,
+    permit: Arc<ConnectionPermit>,
+    activity: Arc<ConnectionActivity>,
     /// Nothing more is read of it, whichever way it ended.
     ended: bool,
-    rules: Rules,
+    body_limits: BodyLimits,
     received: u64,
     /// How long the client was waited for before the present wait.
     waited: Duration,
@@ -63,20 +63,20 @@ struct Watch {
 
 /// What of the limits concerns bodies.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct BodyLimits {
     pause: Duration,
     rate: u64,
     bytes: Option<u64>,
 }
 
-impl Rules {
+impl BodyLimits {
     pub(crate) fn new(limits: &LimitConfig) -> Self {
         let pause = Duration::from_secs(limits.body_seconds);
         Self { pause, rate: limits.body_rate, bytes: Some(limits.body_bytes).filter(|bytes| *bytes > 0) }
     }
 
     /// How long the next bytes may be waited for.
-    fn patience(&self, received: u64, waited: Duration) -> Duration {
+    fn timeouts(&self, received: u64, waited: Duration) -> Duration {
         if self.rate == 0 {
             return self.pause;
         }
@@ -89,21 +89,21 @@ impl ClientBody {
     /// Watches over a body; `Err` when it says itself that it is longer than allowed.
     pub(super) fn new(
         inner: Option<Incoming>,
-        rules: Rules,
-        seat: Arc<Seat>,
-        pulse: Arc<Pulse>,
+        body_limits: BodyLimits,
+        permit: Arc<ConnectionPermit>,
+        activity: Arc<ConnectionActivity>,
     ) -> Result<Self, ClientBodyError> {
         let (least, ended) =
             inner.as_ref().map_or((0, true), |inner| (inner.size_hint().lower(), inner.is_end_stream()));
-        if let Some(limit) = rules.bytes.filter(|limit| least > *limit) {
+        if let Some(limit) = body_limits.bytes.filter(|limit| least > *limit) {
             return Err(ClientBodyError::TooLong(limit));
         }
         let watch = (!ended).then(|| {
             Box::new(Watch {
-                seat,
-                pulse,
+                permit,
+                activity,
                 ended: false,
-                rules,
+                body_limits,
                 received: 0,
                 waited: Duration::ZERO,
                 waiting: None,
@@ -121,7 +121,7 @@ impl Drop for ClientBody {
             && !watch.ended
             && !self.is_end_stream()
         {
-            watch.pulse.leave_unread();
+            watch.activity.leave_unread();
         }
     }
 }
@@ -129,8 +129,8 @@ impl Drop for ClientBody {
 impl Watch {
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<ClientBodyError> {
         let since = *self.waiting.get_or_insert_with(Instant::now);
-        let patience = self.rules.patience(self.received, self.waited);
-        if self.timer.passed(context, since + patience) { Poll::Ready(ClientBodyError::Slow) } else { Poll::Pending }
+        let timeouts = self.body_limits.timeouts(self.received, self.waited);
+        if self.timer.passed(context, since + timeouts) { Poll::Ready(ClientBodyError::Slow) } else { Poll::Pending }
     }
 
     fn note(&mut self, length: usize) -> Result<(), ClientBodyError> {
@@ -138,10 +138,10 @@ impl Watch {
             self.waited += since.elapsed();
         }
         self.received += length as u64;
-        if let Some(limit) = self.rules.bytes.filter(|limit| self.received > *limit) {
+        if let Some(limit) = self.body_limits.bytes.filter(|limit| self.received > *limit) {
             return Err(ClientBodyError::TooLong(limit));
         }
-        let wait = self.seat.pay(length);
+        let wait = self.permit.pay(length);
         self.pause = wait.map(|wait| Box::pin(tokio::time::sleep(wait)));
         Ok(())
     }
@@ -192,14 +192,14 @@ mod tests {
 
     #[test]
     fn patience_is_earned_by_bytes_but_never_longer_than_a_pause() {
-        let rules = Rules { pause: Duration::from_secs(30), rate: 500, bytes: None };
+        let body_limits = BodyLimits { pause: Duration::from_secs(30), rate: 500, bytes: None };
         let (second, none) = (Duration::from_secs(1), Duration::ZERO);
-        assert_eq!(rules.patience(0, none), second * 30);
-        assert_eq!(rules.patience(0, second * 20), second * 10);
-        assert_eq!(rules.patience(29, second * 29), second, "a byte a second does not last");
-        assert_eq!(rules.patience(5000, second * 35), second * 5);
-        assert_eq!(rules.patience(1 << 40, second * 35), second * 30);
-        assert_eq!(rules.patience(0, second * 40), none);
-        assert_eq!(Rules { rate: 0, ..rules }.patience(0, second * 4000), second * 30);
+        assert_eq!(body_limits.timeouts(0, none), second * 30);
+        assert_eq!(body_limits.timeouts(0, second * 20), second * 10);
+        assert_eq!(body_limits.timeouts(29, second * 29), second, "a byte a second does not last");
+        assert_eq!(body_limits.timeouts(5000, second * 35), second * 5);
+        assert_eq!(body_limits.timeouts(1 << 40, second * 35), second * 30);
+        assert_eq!(body_limits.timeouts(0, second * 40), none);
+        assert_eq!(BodyLimits { rate: 0, ..body_limits }.timeouts(0, second * 4000), second * 30);
     }
 }

@@ -1,89 +1,101 @@
-//! The orders that all connections hear. There may be thousands of connections and hardly ever an
-//! order: to listen costs one look at a number each time that a connection does something.
+//! How connections learn that the server is shutting down.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use tokio::sync::watch;
 
-/// What is ordered; a later one contains the earlier.
+/// How far the shutdown is. A later phase includes the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(super) enum Order {
-    /// The requests in flight are the last ones.
-    Drain = 1,
-    /// The end, at once.
-    Stop = 2,
+pub(super) enum ShutdownPhase {
+    /// No further connections or requests; what is open may finish.
+    Drain,
+    /// Everything ends now.
+    Stop,
 }
 
-/// The last order, and whom to tell about the next.
-#[derive(Debug, Default)]
-pub(super) struct Orders {
-    given: AtomicU8,
-    next: Notify,
-}
+/// Sends the phases of the shutdown to all connections.
+pub(super) struct ShutdownSignal(watch::Sender<Option<ShutdownPhase>>);
 
-impl Orders {
-    /// Gives an order to all.
-    pub(super) fn give(&self, order: Order) {
-        self.given.fetch_max(order as u8, Ordering::AcqRel);
-        self.next.notify_waiters();
-    }
-
-    /// Returns the last order.
-    pub(super) fn given(&self) -> Option<Order> {
-        match self.given.load(Ordering::Acquire) {
-            0 => None,
-            1 => Some(Order::Drain),
-            _ => Some(Order::Stop),
-        }
-    }
-
-    /// Listens.
-    pub(super) fn ear(&self) -> Ear<'_> {
-        Ear { orders: self, next: None, woken: None }
-    }
-
-    /// Waits for an order, or one that contains it.
-    pub(super) async fn heard(&self, order: Order) {
-        let mut ear = self.ear();
-        poll_fn(|context| if ear.hear(context) >= Some(order) { Poll::Ready(()) } else { Poll::Pending }).await;
+impl Default for ShutdownSignal {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
     }
 }
 
-/// The orders as one task hears them.
-pub(super) struct Ear<'a> {
-    orders: &'a Orders,
-    next: Option<Pin<Box<Notified<'a>>>>,
-    /// Who is woken by it.
+impl ShutdownSignal {
+    /// Begins a phase; an earlier phase never follows a later one.
+    pub(super) fn send(&self, phase: ShutdownPhase) {
+        self.0.send_if_modified(|current| {
+            let is_later = *current < Some(phase);
+            if is_later {
+                *current = Some(phase);
+            }
+            is_later
+        });
+    }
+
+    /// Returns a receiver for one task.
+    pub(super) fn subscribe(&self) -> ShutdownReceiver {
+        let mut receiver = self.0.subscribe();
+        let phase = *receiver.borrow_and_update();
+        ShutdownReceiver { receiver, phase, change: None, woken: None }
+    }
+
+    /// Waits for a phase, or a later one.
+    pub(super) async fn wait_for(&self, phase: ShutdownPhase) {
+        let mut receiver = self.subscribe();
+        poll_fn(|context| if receiver.poll(context) >= Some(phase) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+/// Receives the phases of the shutdown, for one task. It can be polled beside a connection, which
+/// [`watch::Receiver::changed`] alone cannot: that future would have to be kept somewhere between two polls.
+pub(super) struct ShutdownReceiver {
+    receiver: watch::Receiver<Option<ShutdownPhase>>,
+    /// The phase as of the last change.
+    phase: Option<ShutdownPhase>,
+    /// Resolves at the next change; made only for tasks that have to wait.
+    change: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Whom `change` wakes.
     woken: Option<Waker>,
 }
 
-impl Ear<'_> {
-    /// Returns the last order; the task is woken by the next.
-    pub(super) fn hear(&mut self, context: &mut Context<'_>) -> Option<Order> {
-        let told = self.woken.as_ref().is_some_and(|woken| woken.will_wake(context.waker()));
-        match self.orders.given() {
-            // Orders are given before they are told, so that as yet nobody was told.
-            None if told => return None,
-            // None comes after it.
-            Some(Order::Stop) => return Some(Order::Stop),
-            // Maybe the drain is being told just now, and who listens hears that instead of the
-            // next order: it is listened to once more each time.
-            _ => {}
+impl ShutdownReceiver {
+    /// Returns the current phase.
+    pub(super) fn phase(&mut self) -> Option<ShutdownPhase> {
+        // Reading the version is cheaper than the lock around the value, and this is called for each request.
+        // An error means that the sender is gone, and the last phase stays.
+        if self.receiver.has_changed().unwrap_or(false) {
+            self.phase = *self.receiver.borrow_and_update();
+            self.change = None;
         }
-        self.next = Some(loop {
-            let mut next = Box::pin(self.orders.next.notified());
-            if next.as_mut().poll(context).is_pending() {
-                break next;
+        self.phase
+    }
+
+    /// Returns the current phase; the next phase wakes the task.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Option<ShutdownPhase> {
+        while self.phase() != Some(ShutdownPhase::Stop) {
+            if self.change.is_some() && self.woken.as_ref().is_some_and(|woken| woken.will_wake(context.waker())) {
+                break;
             }
-        });
-        self.woken = Some(context.waker().clone());
-        // Once more, for an order that came before there was somebody to tell.
-        self.orders.given()
+            let change = self.change.get_or_insert_with(|| {
+                // The clone has seen what this receiver has seen.
+                let mut receiver = self.receiver.clone();
+                Box::pin(async move {
+                    if receiver.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                })
+            });
+            if change.as_mut().poll(context).is_pending() {
+                self.woken = Some(context.waker().clone());
+                break;
+            }
+            self.change = None;
+        }
+        self.phase
     }
 }
 
@@ -93,50 +105,48 @@ mod tests {
     use std::sync::Arc;
 
     #[tokio::test]
-    async fn who_listened_elsewhere_first_hears_too() {
-        let orders: &'static Orders = Box::leak(Box::default());
-        let mut ear = orders.ear();
-        poll_fn(|context| Poll::Ready(ear.hear(context))).await;
-        let moved = tokio::spawn(poll_fn(move |context| match ear.hear(context) {
-            Some(order) => Poll::Ready(order),
+    async fn receiver_wakes_the_task_that_polled_it_last() {
+        let signal = ShutdownSignal::default();
+        let mut receiver = signal.subscribe();
+        poll_fn(|context| Poll::Ready(receiver.poll(context))).await;
+        let moved = tokio::spawn(poll_fn(move |context| match receiver.poll(context) {
+            Some(phase) => Poll::Ready(phase),
             None => Poll::Pending,
         }));
         tokio::task::yield_now().await;
-        orders.give(Order::Drain);
-        assert_eq!(moved.await.unwrap(), Order::Drain);
+        signal.send(ShutdownPhase::Drain);
+        assert_eq!(moved.await.unwrap(), ShutdownPhase::Drain);
     }
 
     #[tokio::test]
-    async fn what_is_told_late_takes_nobody_s_place() {
-        let orders = Orders::default();
-        // The drain is given; who listens now is told of it a moment later.
-        orders.given.store(Order::Drain as u8, Ordering::Release);
-        let mut stop = std::pin::pin!(orders.heard(Order::Stop));
+    async fn drain_does_not_consume_the_wakeup_of_stop() {
+        let signal = ShutdownSignal::default();
+        let mut stop = std::pin::pin!(signal.wait_for(ShutdownPhase::Stop));
         assert!(futures_util::poll!(stop.as_mut()).is_pending());
-        orders.next.notify_waiters();
+        signal.send(ShutdownPhase::Drain);
         assert!(futures_util::poll!(stop.as_mut()).is_pending());
         let ended = tokio::time::timeout(std::time::Duration::from_secs(5), async {
-            tokio::join!(stop, async { orders.give(Order::Stop) })
+            tokio::join!(stop, async { signal.send(ShutdownPhase::Stop) })
         });
-        ended.await.expect("the stop is heard");
+        ended.await.expect("the stop wakes the task");
     }
 
     #[tokio::test]
-    async fn orders_are_heard_by_all_early_and_late() {
-        let orders = Arc::new(Orders::default());
-        let hear = |order| {
-            let orders = orders.clone();
-            tokio::spawn(async move { orders.heard(order).await })
+    async fn early_and_late_receivers_see_each_phase() {
+        let signal = Arc::new(ShutdownSignal::default());
+        let wait = |phase| {
+            let signal = signal.clone();
+            tokio::spawn(async move { signal.wait_for(phase).await })
         };
-        let (drain, stop) = (hear(Order::Drain), hear(Order::Stop));
+        let (drain, stop) = (wait(ShutdownPhase::Drain), wait(ShutdownPhase::Stop));
         tokio::task::yield_now().await;
-        orders.give(Order::Drain);
+        signal.send(ShutdownPhase::Drain);
         drain.await.unwrap();
-        hear(Order::Drain).await.unwrap();
+        wait(ShutdownPhase::Drain).await.unwrap();
         assert!(!stop.is_finished());
-        orders.give(Order::Stop);
+        signal.send(ShutdownPhase::Stop);
         stop.await.unwrap();
-        orders.give(Order::Drain);
-        hear(Order::Stop).await.unwrap();
+        signal.send(ShutdownPhase::Drain);
+        wait(ShutdownPhase::Stop).await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! How fast a client is: the pulse of a connection, and time limits on its reads and writes.
+//! How fast a client is: the activity of a connection, and time limits on its reads and writes.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const LAST_BYTES: usize = 32 << 20;
 
 /// What a connection is about, told by its requests and answers.
-pub(in crate::server) struct Pulse {
+pub(in crate::server) struct ConnectionActivity {
     born: Instant,
     /// HTTP/2, where reads and writes say nothing about single requests.
     multiplexed: AtomicBool,
@@ -37,7 +37,7 @@ pub(in crate::server) struct Pulse {
     moved: AtomicU64,
 }
 
-impl Pulse {
+impl ConnectionActivity {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             born: Instant::now(),
@@ -118,7 +118,7 @@ impl Pulse {
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     /// For a header, from its first byte, or the first that does not come together with something
     /// else; for the first one, from the connection's begin.
     pub(super) header: Duration,
@@ -130,10 +130,10 @@ pub(super) struct Patience {
 
 /// A connection with time limits: requests must come, a header that has begun must end, and what is
 /// written must be taken. Stands below TLS.
-pub(super) struct Paced {
+pub(super) struct TimedStream {
     stream: ClientStream,
-    pulse: Arc<Pulse>,
-    patience: Patience,
+    activity: Arc<ConnectionActivity>,
+    timeouts: Timeouts,
     /// Until when what is awaited must have come: a header, or a request's first byte.
     due: Option<Instant>,
     /// A header has begun, or is the connection's first one.
@@ -148,14 +148,14 @@ pub(super) struct Paced {
     _counted: Open,
 }
 
-impl Paced {
-    pub(super) fn new(stream: ClientStream, pulse: Arc<Pulse>, patience: Patience) -> Self {
-        let due = Some(pulse.born + patience.header);
+impl TimedStream {
+    pub(super) fn new(stream: ClientStream, activity: Arc<ConnectionActivity>, timeouts: Timeouts) -> Self {
+        let due = Some(activity.born + timeouts.header);
         let (reading, writing) = (Timer::default(), Timer::default());
         Self {
             stream,
-            pulse,
-            patience,
+            activity,
+            timeouts,
             due,
             in_header: true,
             begun: 0,
@@ -169,12 +169,12 @@ impl Paced {
 
     /// HTTP/2 has its own clock, see `drive`; within a request the body has one.
     fn is_busy(&self) -> bool {
-        self.pulse.multiplexed.load(Ordering::Relaxed) || self.pulse.open.load(Ordering::Relaxed) > 0
+        self.activity.multiplexed.load(Ordering::Relaxed) || self.activity.open.load(Ordering::Relaxed) > 0
     }
 
     /// After a request another one is awaited.
     fn note_requests(&mut self) {
-        let begun = self.pulse.begun.load(Ordering::Relaxed);
+        let begun = self.activity.begun.load(Ordering::Relaxed);
         if begun != self.begun {
             (self.begun, self.due, self.in_header) = (begun, None, false);
         }
@@ -185,7 +185,7 @@ impl Paced {
         if self.is_busy() {
             return None;
         }
-        let limit = if self.in_header { self.patience.header } else { self.patience.idle };
+        let limit = if self.in_header { self.timeouts.header } else { self.timeouts.idle };
         let due = *self.due.get_or_insert_with(|| Instant::now() + limit);
         let what = if self.in_header { "the request's header comes too slowly" } else { "nothing is asked for" };
         self.reading.passed(context, due).then_some(what)
@@ -197,7 +197,7 @@ impl Paced {
             self.write_due = None;
             return polled;
         }
-        let due = *self.write_due.get_or_insert_with(|| Instant::now() + self.patience.write);
+        let due = *self.write_due.get_or_insert_with(|| Instant::now() + self.timeouts.write);
         if self.writing.passed(context, due) {
             // What is left in the kernel's buffers is nothing that this client wants.
             let _ = self.stream.set_zero_linger();
@@ -207,7 +207,7 @@ impl Paced {
     }
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for TimedStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.note_requests();
@@ -227,10 +227,10 @@ impl AsyncRead for Paced {
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for TimedStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = if this.pulse.last.load(Ordering::Relaxed) {
+        let polled = if this.activity.last.load(Ordering::Relaxed) {
             this.stream.poll_write_last(context, bytes)
         } else {
             Pin::new(&mut this.stream).poll_write(context, bytes)
@@ -265,11 +265,11 @@ impl AsyncWrite for Paced {
 
     /// Mostly nothing: the socket is closed at once afterwards, and that says the same to the client.
     ///
-    /// But a client that is still sending would be reset by that, and lose the answer that says why
+    /// But a client that is still sending would be reset by that, and lose the answer that says reason
     /// it is not listened to: it is given a moment to hear it.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.pulse.unread.load(Ordering::Relaxed) || this.pulse.multiplexed.load(Ordering::Relaxed) {
+        if !this.activity.unread.load(Ordering::Relaxed) || this.activity.multiplexed.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
         let (due, left) = match &mut this.leaving {

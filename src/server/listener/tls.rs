@@ -110,13 +110,13 @@ impl Tls {
     }
 
     /// As [`Tls::reload`], away from the runtime's threads, and told in the log.
-    pub async fn reload_logged(self: &Arc<Self>, why: &'static str) {
+    pub async fn reload_logged(self: &Arc<Self>, reason: &'static str) {
         let tls = self.clone();
         let certificate = self.files.certificate.display();
         match tokio::task::spawn_blocking(move || tls.reload()).await {
-            Ok(Ok(())) => tracing::info!(why, %certificate, "the certificate was read anew"),
-            Ok(Err(error)) => tracing::error!(why, %error, "the new certificate is not usable; the old one stays"),
-            Err(error) => tracing::error!(why, %error, "the certificate could not be read anew"),
+            Ok(Ok(())) => tracing::info!(reason, %certificate, "the certificate was read anew"),
+            Ok(Err(error)) => tracing::error!(reason, %error, "the new certificate is not usable; the old one stays"),
+            Err(error) => tracing::error!(reason, %error, "the certificate could not be read anew"),
         }
     }
 
@@ -181,7 +181,7 @@ fn configure(files: &TlsConfig) -> Result<rustls::ServerConfig, TlsError> {
     Ok(config)
 }
 
-/// All that rustls finds safe, in its order but for one: AES-128 with SHA-256 comes first, as in Go.
+/// All that rustls finds safe, in its phase but for one: AES-128 with SHA-256 comes first, as in Go.
 /// A handshake is much hashing, and processors help with SHA-256, few with SHA-384: on an AMD EPYC
 /// a fifth of what a resumed handshake takes.
 fn provider() -> CryptoProvider {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::server::listener::client_stream::Acceptor;
 use crate::server::listener::tls::Tls;
-use crate::server::listener::{House, Listener, ServeError};
+use crate::server::listener::{Listener, ServeError, ServerContext};
 
 /// Beyond so many, a new connection wakes more threads than it is worth.
 const MOST: usize = 16;
@@ -41,11 +41,15 @@ pub(super) struct Workers {
 
 impl Workers {
     /// Starts `count` threads, or as many as there are processors, that accept from all of
-    /// `listeners` until the order to stop.
+    /// `listeners` until the phase to stop.
     ///
     /// # Errors
     /// [`ServeError`] when a socket is not usable or a thread cannot be had.
-    pub(super) fn start(house: &Arc<House>, listeners: Vec<Listener>, count: usize) -> Result<Self, ServeError> {
+    pub(super) fn start(
+        server: &Arc<ServerContext>,
+        listeners: Vec<Listener>,
+        count: usize,
+    ) -> Result<Self, ServeError> {
         let sockets = listeners.into_iter().map(Socket::of).collect::<io::Result<Vec<_>>>();
         let sockets = sockets.map_err(ServeError::Listener)?;
         let over = CancellationToken::new();
@@ -61,12 +65,12 @@ impl Workers {
             };
             // Counts as accepting until the loops themselves do.
             let begun = workers.accepting.token();
-            let (house, accepting, over) = (house.clone(), workers.accepting.clone(), over.clone());
+            let (server, accepting, over) = (server.clone(), workers.accepting.clone(), over.clone());
             let (ended, end) = oneshot::channel();
             let serve = move || {
                 runtime.block_on(async {
                     for (socket, tls) in loops {
-                        accepting.spawn(house.clone().accept(socket, tls));
+                        accepting.spawn(server.clone().accept(socket, tls));
                     }
                     drop(begun);
                     while tokio::time::timeout(HEARTBEAT, over.cancelled()).await.is_err() {}

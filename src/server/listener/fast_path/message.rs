@@ -20,7 +20,7 @@ const FOREIGN: [HeaderName; 6] = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, UPG
 
 /// A GET or HEAD below `/lookaside/`, and nothing else.
 #[derive(Debug)]
-pub(in crate::server) struct Question {
+pub(in crate::server) struct RequestHead {
     /// The request.
     pub(in crate::server) request: Request<()>,
     /// How many bytes it takes.
@@ -32,34 +32,34 @@ pub(in crate::server) struct Question {
 /// What bytes begin with.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
-pub(in crate::server) enum Reading {
+pub(in crate::server) enum ParsedHead {
     /// A question.
-    Question(Question),
+    Request(RequestHead),
     /// A part of something, of which nothing is wrong so far.
-    Part,
+    Partial,
     /// Something else.
     Other,
 }
 
 /// Reads what `bytes` begin with.
-pub(in crate::server) fn read(bytes: &[u8]) -> Reading {
+pub(in crate::server) fn read(bytes: &[u8]) -> ParsedHead {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut head = httparse::Request::new(&mut fields);
     match head.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => question(&head, length).map_or(Reading::Other, Reading::Question),
-        Ok(httparse::Status::Partial) => Reading::Part,
-        Err(_) => Reading::Other,
+        Ok(httparse::Status::Complete(length)) => request(&head, length).map_or(ParsedHead::Other, ParsedHead::Request),
+        Ok(httparse::Status::Partial) => ParsedHead::Partial,
+        Err(_) => ParsedHead::Other,
     }
 }
 
 /// Reads a head of so many bytes; `None` when it is no question.
-fn question(head: &httparse::Request<'_, '_>, length: usize) -> Option<Question> {
+fn request(head: &httparse::Request<'_, '_>, length: usize) -> Option<RequestHead> {
     let method = match head.method? {
         "GET" => Method::GET,
         "HEAD" => Method::HEAD,
         _ => return None,
     };
-    // HTTP/1.0 has other rules for the end of a connection.
+    // HTTP/1.0 has other body_limits for the end of a connection.
     let target = head.path.filter(|target| head.version == Some(1) && target.starts_with(BELOW))?;
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     let mut last = false;
@@ -81,7 +81,7 @@ fn question(head: &httparse::Request<'_, '_>, length: usize) -> Option<Question>
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes())).ok()?;
     *request.headers_mut() = headers;
-    Some(Question { request, length, last })
+    Some(RequestHead { request, length, last })
 }
 
 /// Writes the head of an answer whose body has so many bytes, and tells whether the body follows it;
@@ -126,8 +126,8 @@ mod tests {
 
     fn whole(text: &str) -> Option<(Request<()>, usize, bool)> {
         match read(text.as_bytes()) {
-            Reading::Question(question) => Some((question.request, question.length, question.last)),
-            Reading::Part | Reading::Other => None,
+            ParsedHead::Request(question) => Some((question.request, question.length, question.last)),
+            ParsedHead::Partial | ParsedHead::Other => None,
         }
     }
 
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((length, last), (66, false));
         assert!(!whole("HEAD /lookaside/a HTTP/1.1\r\nHost: x\r\nconnection: Keep-Alive\r\n\r\n").unwrap().2);
         assert!(whole("HEAD /lookaside/a HTTP/1.1\r\nHost: x\r\nConnection: CLOSE\r\n\r\n").unwrap().2);
-        // What is wrong with the host is told by the door.
+        // What is wrong with the host is told by the handler.
         assert_eq!(whole("GET /lookaside/ HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n").unwrap().0.headers().len(), 2);
     }
 
@@ -166,7 +166,7 @@ mod tests {
             "GET /lookaside/a b HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /lookaside/a\0 HTTP/1.1\r\nHost: x\r\n\r\n",
         ] {
-            assert!(matches!(read(text.as_bytes()), Reading::Other), "{text:?}");
+            assert!(matches!(read(text.as_bytes()), ParsedHead::Other), "{text:?}");
         }
         assert!(whole(&format!("GET /lookaside/a HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(FIELDS + 1))).is_none());
         assert!(whole("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").is_none());
@@ -176,10 +176,10 @@ mod tests {
     fn parts_are_waited_for() {
         let text = "GET /lookaside/a HTTP/1.1\r\nHost: x\r\nTE: y\r\n\r\n";
         for length in 0..text.len() {
-            assert!(matches!(read(&text.as_bytes()[..length]), Reading::Part), "{length}");
+            assert!(matches!(read(&text.as_bytes()[..length]), ParsedHead::Partial), "{length}");
         }
-        assert!(matches!(read(text.as_bytes()), Reading::Other));
-        assert!(matches!(read(b"\0GET"), Reading::Other));
+        assert!(matches!(read(text.as_bytes()), ParsedHead::Other));
+        assert!(matches!(read(b"\0GET"), ParsedHead::Other));
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
             end in "(\r\n){0,2}[ -~]{0,10}",
         ) {
             let text = format!("{method} {path} HTTP/1.1\r\n{}\r\n{end}", fields.join("\r\n"));
-            if let Reading::Question(Question { request, length, .. }) = read(text.as_bytes()) {
+            if let ParsedHead::Request(RequestHead { request, length, .. }) = read(text.as_bytes()) {
                 prop_assert!(length <= text.len());
                 prop_assert!(text.as_bytes()[..length].ends_with(b"\n\r\n") || text.as_bytes()[..length].ends_with(b"\n\n"));
                 prop_assert!(request.uri().path().starts_with(BELOW));

@@ -1,11 +1,11 @@
 //! The short way through a connection: what pulls ask the lookaside for is read, answered and
-//! written here without a protocol engine, which costs more than the answer.
+//! written here without a protocol engine, which costs unparsed than the answer.
 //!
 //! It knows one kind of question only (`message`): without a body, below `/lookaside/`. Everything
 //! else goes to hyper with all that was read and not answered, and the connection stays there; so do
-//! the orders to end, which hyper's side knows how to follow. To know which it is, the head of any
-//! request is waited for here, if it is no longer than `QUESTION`. Every question passes the same
-//! [`Door`], and whatever it is answered is decided behind it.
+//! the shutdown_signal to end, which hyper's side knows how to follow. To know which it is, the head of any
+//! request is waited for here, if it is no longer than `HEAD_LIMIT`. Every question passes the same
+//! [`RequestHandler`], and whatever it is answered is decided behind it.
 
 pub(in crate::server) mod message;
 pub(super) mod rewind;
@@ -26,79 +26,78 @@ use jiff::fmt::rfc2822;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::config::Scheme;
-use crate::server::listener::fast_path::message::{Question, Reading};
+use crate::server::listener::fast_path::message::{ParsedHead, RequestHead};
 use crate::server::listener::fast_path::rewind::Rewind;
-use crate::server::listener::request::{Door, Outbound};
-use crate::server::listener::shutdown::{Ear, Order};
+use crate::server::listener::request::{RequestHandler, TrackedBody};
+use crate::server::listener::shutdown::{ShutdownPhase, ShutdownReceiver};
 
 /// The longest question, and the most that is read ahead; the limit of headers is never smaller.
-const QUESTION: usize = 8192;
+const HEAD_LIMIT: usize = 8192;
 /// The longest body that is copied behind its head, so that both are sent at once. Longer ones are
 /// shared by all who are sent them, however slowly they read.
 const SHORT: usize = 16 * 1024;
 
 thread_local! {
     /// Where questions are read to. Most connections hold no byte between two of them.
-    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; QUESTION]);
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; HEAD_LIMIT]);
     /// Where answers are written from.
     static WRITE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     /// The second for which the date was written last.
-    static TODAY: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    static DATE: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
 
 /// Why no question comes next.
-enum Else {
-    /// Something that is not for the short way, or an order was given.
-    Otherwise,
-    /// The client said that there is no more.
+enum NoRequest {
+    /// Something that is not for the short way, or an phase was given.
+    HandOver,
+    /// The client said that there is no unparsed.
     End,
 }
 
-/// Answers what may be answered the short way, and returns the connection if there is more; `None`
+/// Answers what may be answered the short way, and returns the connection if there is unparsed; `None`
 /// when it is at its end.
 ///
 /// # Errors
 /// Those of the connection.
-pub(super) async fn serve<I>(mut io: I, door: &Arc<Door>) -> io::Result<Option<Rewind<I>>>
+pub(super) async fn serve<I>(mut io: I, handler: &Arc<RequestHandler>) -> io::Result<Option<Rewind<I>>>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let orders = &door.house.orders;
-    let mut ear = orders.ear();
+    let mut receiver = handler.server.shutdown_signal.subscribe();
     // What was read and not answered yet.
-    let mut more = Bytes::new();
+    let mut unparsed = Bytes::new();
     loop {
-        // However many questions come together, it is also others' turn.
+        // A client that pipelines many requests must not keep other tasks from running.
         tokio::task::consume_budget().await;
-        // It may have come together with the one before.
-        let come = if more.is_empty() { None } else { take(&mut more, &[]) };
-        let asked = match come {
-            Some(asked) => asked,
-            None => poll_fn(|context| next(&mut io, &mut more, &mut ear, context)).await?,
+        // The request may have arrived together with the previous one.
+        let received = if unparsed.is_empty() { None } else { take_request(&mut unparsed, &[]) };
+        let parsed = match received {
+            Some(parsed) => parsed,
+            None => poll_fn(|context| next(&mut io, &mut unparsed, &mut receiver, context)).await?,
         };
-        let Question { request, last, .. } = match asked {
-            Ok(question) => question,
-            Err(Else::Otherwise) => return Ok(Some(Rewind::new(more, io))),
-            Err(Else::End) => break,
+        let RequestHead { request, last, .. } = match parsed {
+            Ok(head) => head,
+            Err(NoRequest::HandOver) => return Ok(Some(Rewind::new(unparsed, io))),
+            Err(NoRequest::End) => break,
         };
         let method = request.method().clone();
-        // In blocks, so that what is done needs no room any more.
+        // Blocks end the life of each future, so that the connection's future needs no room for both.
         let answer = {
-            let answering = pin!(door.clone().answer(request.map(|()| None)));
-            unless_stopped(&mut ear, answering, |context| hung_up(&mut io, &mut more, context)).await
+            let answering = pin!(handler.clone().answer(request.map(|()| None)));
+            unless_stopped(&mut receiver, answering, |context| client_closed(&mut io, &mut unparsed, context)).await
         };
         // Dropped unanswered, it is in the log as such.
         let Some(answer) = answer else { return Ok(None) };
-        // To close with something unread resets the connection, and drops what was kept for the close.
-        // A client that asks for no more sends no more, but over TLS, where it may say that it ends.
-        // (One that does, between our last read and the close, loses its answer.)
-        if last && more.is_empty() && door.connection.scheme == Scheme::Http {
-            door.pulse.end_with_this();
+        // Closing with unread data sends RST and discards our buffered response. A client that asks for
+        // no further response sends nothing further, except over TLS, where it may send close_notify.
+        // (A client that sends between our last read and the close loses its response.)
+        if last && unparsed.is_empty() && handler.connection.scheme == Scheme::Http {
+            handler.activity.end_with_this();
         }
-        let last = last || orders.given().is_some() || answer.headers().contains_key(CONNECTION);
+        let last = last || receiver.phase().is_some() || answer.headers().contains_key(CONNECTION);
         let sent = {
             let sending = pin!(send(&mut io, answer, &method, last));
-            unless_stopped(&mut ear, sending, |_| false).await
+            unless_stopped(&mut receiver, sending, |_| false).await
         };
         let Some(sent) = sent else { return Ok(None) };
         sent?;
@@ -106,68 +105,68 @@ where
             break;
         }
     }
-    // Over TLS the client is told.
+    // Over TLS this sends close_notify.
     let leaving = pin!(io.shutdown());
-    unless_stopped(&mut ear, leaving, |_| false).await.unwrap_or(Ok(())).map(|()| None)
+    unless_stopped(&mut receiver, leaving, |_| false).await.unwrap_or(Ok(())).map(|()| None)
 }
 
-/// Reads the next question. What is not answered here stands in `more` afterwards.
+/// Reads the next question. What is not answered here stands in `unparsed` afterwards.
 fn next<I>(
     io: &mut I,
-    more: &mut Bytes,
-    ear: &mut Ear<'_>,
+    unparsed: &mut Bytes,
+    receiver: &mut ShutdownReceiver,
     context: &mut Context<'_>,
-) -> Poll<io::Result<Result<Question, Else>>>
+) -> Poll<io::Result<Result<RequestHead, NoRequest>>>
 where
     I: AsyncRead + Unpin,
 {
     loop {
-        // `take` leaves less than that in it.
-        let room = QUESTION.saturating_sub(more.len());
-        match read(io, room, context, |bytes| take(more, bytes))? {
-            Poll::Ready(Some(Some(asked))) => return Poll::Ready(Ok(asked)),
+        // `take_request` leaves less than that in it.
+        let room = HEAD_LIMIT.saturating_sub(unparsed.len());
+        match read(io, room, context, |bytes| take_request(unparsed, bytes))? {
+            Poll::Ready(Some(Some(parsed))) => return Poll::Ready(Ok(parsed)),
             Poll::Ready(Some(None)) => {}
-            Poll::Ready(None) if more.is_empty() => return Poll::Ready(Ok(Err(Else::End))),
-            Poll::Ready(None) => return Poll::Ready(Ok(Err(Else::Otherwise))),
-            Poll::Pending if ear.hear(context).is_some() => return Poll::Ready(Ok(Err(Else::Otherwise))),
+            Poll::Ready(None) if unparsed.is_empty() => return Poll::Ready(Ok(Err(NoRequest::End))),
+            Poll::Ready(None) => return Poll::Ready(Ok(Err(NoRequest::HandOver))),
+            Poll::Pending if receiver.poll(context).is_some() => return Poll::Ready(Ok(Err(NoRequest::HandOver))),
             Poll::Pending => return Poll::Pending,
         }
     }
 }
 
-/// Takes the question out of what there was and what has come, which are [`QUESTION`] bytes at most;
+/// Takes the question out of what there was and what has received, which are [`HEAD_LIMIT`] bytes at most;
 /// `None` when there is only a part.
-fn take(more: &mut Bytes, come: &[u8]) -> Option<Result<Question, Else>> {
-    let joined = !more.is_empty();
-    if joined && !come.is_empty() {
-        *more = [more, come].concat().into();
+fn take_request(unparsed: &mut Bytes, received: &[u8]) -> Option<Result<RequestHead, NoRequest>> {
+    let joined = !unparsed.is_empty();
+    if joined && !received.is_empty() {
+        *unparsed = [unparsed, received].concat().into();
     }
-    let all = if joined { &**more } else { come };
-    let (taken, asked) = match message::read(all) {
-        Reading::Question(question) => (question.length, Some(Ok(question))),
-        Reading::Part if all.len() < QUESTION => (0, None),
-        Reading::Part | Reading::Other => (0, Some(Err(Else::Otherwise))),
+    let all = if joined { &**unparsed } else { received };
+    let (consumed, parsed) = match message::read(all) {
+        ParsedHead::Request(question) => (question.length, Some(Ok(question))),
+        ParsedHead::Partial if all.len() < HEAD_LIMIT => (0, None),
+        ParsedHead::Partial | ParsedHead::Other => (0, Some(Err(NoRequest::HandOver))),
     };
-    if taken >= all.len() {
+    if consumed >= all.len() {
         // Gives the memory back, too.
-        *more = Bytes::new();
+        *unparsed = Bytes::new();
     } else if joined {
-        more.advance(taken);
+        unparsed.advance(consumed);
     } else {
-        *more = Bytes::copy_from_slice(come.get(taken..).unwrap_or_default());
+        *unparsed = Bytes::copy_from_slice(received.get(consumed..).unwrap_or_default());
     }
-    asked
+    parsed
 }
 
 /// Tells whether the client has gone while it was being answered; what else it says is kept.
-fn hung_up<I>(io: &mut I, more: &mut Bytes, context: &mut Context<'_>) -> bool
+fn client_closed<I>(io: &mut I, unparsed: &mut Bytes, context: &mut Context<'_>) -> bool
 where
     I: AsyncRead + Unpin,
 {
-    if !more.is_empty() {
+    if !unparsed.is_empty() {
         return false;
     }
-    match read(io, QUESTION, context, |bytes| *more = Bytes::copy_from_slice(bytes)) {
+    match read(io, HEAD_LIMIT, context, |bytes| *unparsed = Bytes::copy_from_slice(bytes)) {
         Poll::Ready(Ok(said)) => said.is_none(),
         Poll::Ready(Err(_)) => true,
         Poll::Pending => false,
@@ -179,7 +178,7 @@ fn read<I, T>(
     io: &mut I,
     most: usize,
     context: &mut Context<'_>,
-    take: impl FnOnce(&[u8]) -> T,
+    consume: impl FnOnce(&[u8]) -> T,
 ) -> Poll<io::Result<Option<T>>>
 where
     I: AsyncRead + Unpin,
@@ -187,26 +186,26 @@ where
     READ.with_borrow_mut(|room| {
         let mut read = ReadBuf::new(room.get_mut(..most).unwrap_or_default());
         ready!(Pin::new(io).poll_read(context, &mut read))?;
-        Poll::Ready(Ok(Some(read.filled()).filter(|bytes| !bytes.is_empty()).map(take)))
+        Poll::Ready(Ok(Some(read.filled()).filter(|bytes| !bytes.is_empty()).map(consume)))
     })
 }
 
-/// Does something that only the order to stop may break off, and a client that is `gone`.
+/// Does something that only the phase to stop may break off, and a client that is `gone`.
 async fn unless_stopped<F: Future>(
-    ear: &mut Ear<'_>,
+    receiver: &mut ShutdownReceiver,
     mut work: Pin<&mut F>,
     mut gone: impl FnMut(&mut Context<'_>) -> bool,
 ) -> Option<F::Output> {
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if ear.hear(context) >= Some(Order::Stop) || gone(context) => Poll::Ready(None),
+        Poll::Pending if receiver.poll(context) >= Some(ShutdownPhase::Stop) || gone(context) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })
     .await
 }
 
 /// Writes an answer; as long as that takes, its request is in flight.
-async fn send<I>(io: &mut I, answer: Response<Outbound>, asked: &Method, last: bool) -> io::Result<()>
+async fn send<I>(io: &mut I, answer: Response<TrackedBody>, parsed: &Method, last: bool) -> io::Result<()>
 where
     I: AsyncWrite + Unpin,
 {
@@ -218,7 +217,7 @@ where
     };
     let mut written = WRITE.take();
     written.clear();
-    let follows = with_date(|date| message::write(&head, bytes.len(), asked, last, date, &mut written));
+    let follows = with_date(|date| message::write(&head, bytes.len(), parsed, last, date, &mut written));
     let rest = if !follows {
         Bytes::new()
     } else if bytes.len() > SHORT {
@@ -236,7 +235,7 @@ where
 /// Hands out the date in the form of HTTP (RFC 9110 5.6.7), which is written once a second.
 fn with_date<T>(use_it: impl FnOnce(&[u8]) -> T) -> T {
     let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    TODAY.with_borrow_mut(|(known, text)| {
+    DATE.with_borrow_mut(|(known, text)| {
         if *known != second {
             let time = i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
             let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -255,17 +254,17 @@ mod tests {
     use super::*;
 
     /// Takes all questions out of what comes in these pieces: their targets, and what is left.
-    fn taken<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Vec<u8>) {
-        let (mut more, mut asked, mut over) = (Bytes::new(), Vec::new(), false);
+    fn consumed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Vec<u8>) {
+        let (mut unparsed, mut parsed, mut over) = (Bytes::new(), Vec::new(), false);
         for piece in pieces {
             if over {
-                more = [&more, piece].concat().into();
+                unparsed = [&unparsed, piece].concat().into();
                 continue;
             }
-            let mut come = piece;
-            while let Some(next) = take(&mut more, std::mem::take(&mut come)) {
+            let mut received = piece;
+            while let Some(next) = take_request(&mut unparsed, std::mem::take(&mut received)) {
                 match next {
-                    Ok(question) => asked.push(question.request.uri().to_string()),
+                    Ok(question) => parsed.push(question.request.uri().to_string()),
                     Err(_) => {
                         over = true;
                         break;
@@ -273,7 +272,7 @@ mod tests {
                 }
             }
         }
-        (asked, more.to_vec())
+        (parsed, unparsed.to_vec())
     }
 
     proptest! {
@@ -289,19 +288,19 @@ mod tests {
             cuts.sort_unstable();
             cuts.dedup();
             let pieces = cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]);
-            let (asked, left) = taken(pieces);
-            prop_assert_eq!(asked, paths.iter().map(|path| format!("/lookaside/{path}")).collect::<Vec<_>>());
+            let (parsed, left) = consumed(pieces);
+            prop_assert_eq!(parsed, paths.iter().map(|path| format!("/lookaside/{path}")).collect::<Vec<_>>());
             prop_assert_eq!(String::from_utf8(left).unwrap(), end);
         }
     }
 
     #[test]
     fn a_part_is_kept_up_to_the_longest_question() {
-        let head = format!("GET /lookaside/a HTTP/1.1\r\nX: {}", "x".repeat(QUESTION));
-        let (part, rest) = head.as_bytes()[..QUESTION].split_at(5000);
-        let mut more = Bytes::new();
-        assert!(take(&mut more, part).is_none());
-        assert!(matches!(take(&mut more, rest), Some(Err(Else::Otherwise))));
-        assert_eq!(more, head.as_bytes()[..QUESTION]);
+        let head = format!("GET /lookaside/a HTTP/1.1\r\nX: {}", "x".repeat(HEAD_LIMIT));
+        let (part, rest) = head.as_bytes()[..HEAD_LIMIT].split_at(5000);
+        let mut unparsed = Bytes::new();
+        assert!(take_request(&mut unparsed, part).is_none());
+        assert!(matches!(take_request(&mut unparsed, rest), Some(Err(NoRequest::HandOver))));
+        assert_eq!(unparsed, head.as_bytes()[..HEAD_LIMIT]);
     }
 }
