@@ -25,7 +25,7 @@ use crate::metrics;
 use crate::policy::Policy;
 use crate::registry::http::HttpClient;
 use crate::registry::{RegistryClient, RegistryOptions, system_roots};
-use crate::server::{self, App, ClaimReader, ConfiguredGate, Listener, SiteTools, Tls};
+use crate::server::{self, App, ClaimReader, ConfiguredGate, Listener, RegistryTools, Tls};
 use crate::store::{Store, StoreOptions, StorePath};
 
 /// Serve signatures, and proxy a registry
@@ -194,7 +194,7 @@ impl Serve {
 }
 
 /// What one registry needs.
-fn tools(site: &SiteConfig) -> anyhow::Result<SiteTools> {
+fn tools(site: &SiteConfig) -> anyhow::Result<RegistryTools> {
     let settings = &site.settings;
     let gate = ConfiguredGate::new(settings.gate.rules()?, Arc::new(OpenPgp::now()));
     let source = settings.credentials.as_ref().map(CredentialConfig::source).transpose()?;
@@ -204,7 +204,7 @@ fn tools(site: &SiteConfig) -> anyhow::Result<SiteTools> {
         RegistryClient::new(RegistryOptions { credentials, timeout, certs_d, ..RegistryOptions::default() })
     });
     let http = upstream_client(settings)?;
-    Ok(SiteTools { http, gate: Some(Arc::new(gate)), credentials })
+    Ok(RegistryTools { http, gate: Some(Arc::new(gate)), credentials })
 }
 
 /// What an uploaded signature says, for the checks at the door; nobody trusts it for that.

@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 
 /// How many may have a place, and how many may wait for one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct QueueLimits {
     /// Places in all.
-    pub(super) places: usize,
+    pub(super) permits: usize,
     /// Places that one client may have at once.
-    pub(super) places_per_client: usize,
+    pub(super) permits_per_client: usize,
     /// How many wait in all.
     pub(super) waiting: usize,
     /// How many of one client wait.
@@ -22,7 +22,7 @@ pub(super) struct Bounds {
 
 /// Why nobody waits for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoTurn {
+pub(super) enum QueueFull {
     /// Too many of this client wait.
     Client,
     /// Too many clients wait.
@@ -31,8 +31,8 @@ pub(super) enum NoTurn {
 
 /// Places for clients.
 #[derive(Debug)]
-pub(super) struct FairPlaces {
-    bounds: Bounds,
+pub(super) struct FairQueue {
+    limits: QueueLimits,
     state: Mutex<State>,
 }
 
@@ -50,40 +50,40 @@ struct State {
 #[derive(Debug, Default)]
 struct Client {
     held: usize,
-    waiting: VecDeque<(u64, oneshot::Sender<Place>)>,
+    waiting: VecDeque<(u64, oneshot::Sender<QueuePermit>)>,
     /// Whether it stands in the order.
-    in_order: bool,
+    is_queued: bool,
 }
 
 /// A place, free for the next one when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    all: Arc<FairPlaces>,
+pub(super) struct QueuePermit {
+    all: Arc<FairQueue>,
     key: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for QueuePermit {
     fn drop(&mut self) {
         let mut state = self.all.lock();
         state.free += 1;
         if let Some(client) = state.clients.get_mut(&self.key) {
             client.held = client.held.saturating_sub(1);
         }
-        state.settle(&self.key, self.all.bounds.places_per_client);
-        let turns = state.hand_out(self.all.bounds.places_per_client);
+        state.settle(&self.key, self.all.limits.permits_per_client);
+        let turns = state.hand_out(self.all.limits.permits_per_client);
         drop(state);
-        self.all.tell(turns);
+        self.all.wake(turns);
     }
 }
 
 /// One who waits; not any more when dropped.
-struct Waiting<'a> {
-    all: &'a FairPlaces,
+struct Waiter<'a> {
+    all: &'a FairQueue,
     key: IpAddr,
     number: u64,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut state = self.all.lock();
         let Some(client) = state.clients.get_mut(&self.key) else { return };
@@ -91,17 +91,17 @@ impl Drop for Waiting<'_> {
         client.waiting.retain(|(number, _)| *number != self.number);
         let gone = before - client.waiting.len();
         state.waiting = state.waiting.saturating_sub(gone);
-        state.settle(&self.key, self.all.bounds.places_per_client);
+        state.settle(&self.key, self.all.limits.permits_per_client);
     }
 }
 
-impl FairPlaces {
+impl FairQueue {
     /// Makes places that are all free; at least one, and one for each client.
-    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
-        let places = bounds.places.max(1);
-        let bounds = Bounds { places, places_per_client: bounds.places_per_client.clamp(1, places), ..bounds };
-        let state = State { free: places, waiting: 0, clients: HashMap::new(), order: VecDeque::new(), next: 0 };
-        Arc::new(Self { bounds, state: Mutex::new(state) })
+    pub(super) fn new(limits: QueueLimits) -> Arc<Self> {
+        let permits = limits.permits.max(1);
+        let limits = QueueLimits { permits, permits_per_client: limits.permits_per_client.clamp(1, permits), ..limits };
+        let state = State { free: permits, waiting: 0, clients: HashMap::new(), order: VecDeque::new(), next: 0 };
+        Arc::new(Self { limits, state: Mutex::new(state) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -111,30 +111,31 @@ impl FairPlaces {
     /// Takes a place for a client, or waits for its turn.
     ///
     /// # Errors
-    /// [`NoTurn`], at once when too many wait; and later, of the client of whom most wait, when one
+    /// [`QueueFull`], at once when too many wait; and later, of the client of whom most wait, when one
     /// comes of whom fewer do.
-    pub(super) async fn take(self: &Arc<Self>, key: IpAddr) -> Result<Place, NoTurn> {
+    pub(super) async fn take(self: &Arc<Self>, key: IpAddr) -> Result<QueuePermit, QueueFull> {
         let (number, turn) = {
             let mut state = self.lock();
             let client = state.clients.entry(key).or_default();
             let (held, mine) = (client.held, client.waiting.len());
             // While a place is free, everybody who waits has as many as one client may have.
-            if state.free > 0 && held < self.bounds.places_per_client {
+            if state.free > 0 && held < self.limits.permits_per_client {
                 state.free -= 1;
                 if let Some(client) = state.clients.get_mut(&key) {
                     client.held += 1;
                 }
-                return Ok(Place { all: self.clone(), key });
+                return Ok(QueuePermit { all: self.clone(), key });
             }
-            let full = if mine >= self.bounds.waiting_per_client {
-                Some(NoTurn::Client)
-            } else if state.waiting >= self.bounds.waiting && !state.make_room(mine, self.bounds.places_per_client) {
-                Some(NoTurn::All)
+            let full = if mine >= self.limits.waiting_per_client {
+                Some(QueueFull::Client)
+            } else if state.waiting >= self.limits.waiting && !state.drop_longest(mine, self.limits.permits_per_client)
+            {
+                Some(QueueFull::All)
             } else {
                 None
             };
             if let Some(full) = full {
-                state.settle(&key, self.bounds.places_per_client);
+                state.settle(&key, self.limits.permits_per_client);
                 return Err(full);
             }
             let (sender, turn) = oneshot::channel();
@@ -142,21 +143,21 @@ impl FairPlaces {
             state.next += 1;
             state.waiting += 1;
             state.clients.entry(key).or_default().waiting.push_back((number, sender));
-            state.settle(&key, self.bounds.places_per_client);
+            state.settle(&key, self.limits.permits_per_client);
             (number, turn)
         };
-        let waiting = Waiting { all: self, key, number };
+        let waiting = Waiter { all: self, key, number };
         let place = turn.await;
         drop(waiting);
         // The sender is dropped only where others needed the room.
-        place.map_err(|_| NoTurn::Client)
+        place.map_err(|_| QueueFull::Client)
     }
 
     /// Tells those whose turn it is. A place for somebody who has gone goes to the next one.
-    fn tell(self: &Arc<Self>, turns: Vec<(IpAddr, oneshot::Sender<Place>)>) {
+    fn wake(self: &Arc<Self>, turns: Vec<(IpAddr, oneshot::Sender<QueuePermit>)>) {
         for (key, turn) in turns {
             // What cannot be sent is dropped, outside the lock, and so handed out again.
-            let _ = turn.send(Place { all: self.clone(), key });
+            let _ = turn.send(QueuePermit { all: self.clone(), key });
         }
     }
 
@@ -173,13 +174,13 @@ impl State {
     fn settle(&mut self, key: &IpAddr, most: usize) {
         let Some(client) = self.clients.get_mut(key) else { return };
         if !client.waiting.is_empty() {
-            if !client.in_order && client.held < most {
-                client.in_order = true;
+            if !client.is_queued && client.held < most {
+                client.is_queued = true;
                 self.order.push_back(*key);
             }
             return;
         }
-        if std::mem::take(&mut client.in_order) {
+        if std::mem::take(&mut client.is_queued) {
             self.order.retain(|other| other != key);
         }
         if client.held == 0 {
@@ -188,12 +189,12 @@ impl State {
     }
 
     /// Gives free places to those whose turn it is.
-    fn hand_out(&mut self, most: usize) -> Vec<(IpAddr, oneshot::Sender<Place>)> {
+    fn hand_out(&mut self, most: usize) -> Vec<(IpAddr, oneshot::Sender<QueuePermit>)> {
         let mut turns = Vec::new();
         while self.free > 0 {
             let Some(key) = self.order.pop_front() else { break };
             if let Some(client) = self.clients.get_mut(&key) {
-                client.in_order = false;
+                client.is_queued = false;
                 if client.held < most
                     && let Some((_, turn)) = client.waiting.pop_front()
                 {
@@ -210,7 +211,7 @@ impl State {
 
     /// Sends away the last one of the client of whom most wait, for somebody of whom `mine` wait
     /// already, if that leaves it no worse off than them.
-    fn make_room(&mut self, mine: usize, most: usize) -> bool {
+    fn drop_longest(&mut self, mine: usize, most: usize) -> bool {
         let longest = self.clients.iter_mut().max_by_key(|(_, client)| client.waiting.len());
         let Some((key, client)) = longest.filter(|(_, client)| client.waiting.len() > mine + 1) else { return false };
         let key = *key;
@@ -232,12 +233,12 @@ mod tests {
         IpAddr::from([192, 0, 2, client])
     }
 
-    fn places(places: usize, per_client: usize, waiting: usize, waiting_per_client: usize) -> Arc<FairPlaces> {
-        FairPlaces::new(Bounds { places, places_per_client: per_client, waiting, waiting_per_client })
+    fn permits(permits: usize, per_client: usize, waiting: usize, waiting_per_client: usize) -> Arc<FairQueue> {
+        FairQueue::new(QueueLimits { permits, permits_per_client: per_client, waiting, waiting_per_client })
     }
 
     /// Starts to wait, and returns when the one stands in the queue or has a place.
-    async fn wait(all: &Arc<FairPlaces>, key: u8) -> tokio::task::JoinHandle<Result<Place, NoTurn>> {
+    async fn wait(all: &Arc<FairQueue>, key: u8) -> tokio::task::JoinHandle<Result<QueuePermit, QueueFull>> {
         let taken = all.clone();
         let task = tokio::spawn(async move { taken.take(of(key)).await });
         tokio::task::yield_now().await;
@@ -253,7 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn clients_take_turns() {
-        let all = places(1, 1, 100, 100);
+        let all = permits(1, 1, 100, 100);
         let mut place = Some(all.take(of(0)).await.unwrap());
         let mut tasks = Vec::new();
         for key in [1, 1, 1, 1, 2, 2, 3] {
@@ -280,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_client_leaves_places_to_others() {
-        let all = places(4, 2, 100, 100);
+        let all = permits(4, 2, 100, 100);
         let held = [all.take(of(1)).await.unwrap(), all.take(of(1)).await.unwrap()];
         let third = wait(&all, 1).await;
         assert!(!is_done(&third).await, "two are its share");
@@ -294,21 +295,21 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_full_is_told_and_others_are_not() {
-        let all = places(1, 1, 4, 3);
+        let all = permits(1, 1, 4, 3);
         let place = all.take(of(1)).await.unwrap();
         let mut mine = Vec::new();
         for _ in 0..3 {
             mine.push(wait(&all, 1).await);
         }
-        assert_eq!(all.take(of(1)).await.unwrap_err(), NoTurn::Client);
+        assert_eq!(all.take(of(1)).await.unwrap_err(), QueueFull::Client);
         let second = wait(&all, 2).await;
         // All are taken, but there is one of whom more than one waits: its last gives way.
         let third = wait(&all, 3).await;
-        assert_eq!(mine.pop().unwrap().await.unwrap().unwrap_err(), NoTurn::Client);
+        assert_eq!(mine.pop().unwrap().await.unwrap().unwrap_err(), QueueFull::Client);
         let fourth = wait(&all, 4).await;
-        assert_eq!(mine.pop().unwrap().await.unwrap().unwrap_err(), NoTurn::Client);
+        assert_eq!(mine.pop().unwrap().await.unwrap().unwrap_err(), QueueFull::Client);
         // One of each waits: nobody has a better right.
-        assert_eq!(all.take(of(5)).await.unwrap_err(), NoTurn::All);
+        assert_eq!(all.take(of(5)).await.unwrap_err(), QueueFull::All);
         drop(place);
         // Who had a place comes last.
         for task in [second, third, fourth, mine.pop().unwrap()] {
@@ -319,7 +320,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_goes_leaves_no_trace() {
-        let all = places(1, 1, 2, 2);
+        let all = permits(1, 1, 2, 2);
         let place = all.take(of(1)).await.unwrap();
         for _ in 0..10 {
             let gone = [wait(&all, 1).await, wait(&all, 2).await];
@@ -336,7 +337,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_crowd_gets_through_and_no_place_is_lost() {
-        let all = places(3, 2, 10_000, 10_000);
+        let all = permits(3, 2, 10_000, 10_000);
         let mut tasks = Vec::new();
         for n in 0..2000u32 {
             let all = all.clone();

@@ -1,8 +1,8 @@
 //! The HTTP server: a lookaside, the signature extension and a registry proxy over one store.
 //!
 //! A request is parsed once by `route` and goes to one face: `lookaside` (with the `release` view)
-//! and `write`, `extension` and `upload`, `proxy`, `token`, or the `page`. `sites` finds the
-//! registry that it is for, and `rooms` whose rules count at a path of the store: `permit` says who
+//! and `write`, `extension` and `upload`, `proxy`, `token`, or the `page`. `registries` finds the
+//! registry that it is for, and `store_scopes` whose rules count at a path of the store: `permit` says who
 //! may read and write there, and what is uploaded to any face passes `admission` and leaves an
 //! `audit` record. Faces read the store through `cache` only, speak to a registry through its
 //! `upstream`, ask it for rights through `access`, and fail with a `Problem`, which `error` alone
@@ -43,7 +43,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 
-pub use auth::access_rules::{PermitError, check_access};
+pub use auth::access_rules::{AccessRulesError, check_access};
 pub use auth::reloading_file::CredentialsFileError;
 pub use listener::peer::{ClientCertificate, Connection, PeerIdentity};
 pub use listener::request_body::{ClientBody, ClientBodyError};
@@ -61,10 +61,10 @@ use crate::metrics::Face;
 use crate::registry::RegistryClient;
 use crate::registry::http::HttpClient;
 use crate::store::{SetAddress, SignatureAddress, Store, StorePath};
-use auth::credentials::Asker;
-use auth::release_queries::Questions;
-use auth::upstream_login::Login;
-use auth::upstream_permissions::Access;
+use auth::credentials::Credentials;
+use auth::release_queries::QueryBudget;
+use auth::upstream_login::UpstreamLogin;
+use auth::upstream_permissions::UpstreamPermissions;
 use caller::Caller;
 use error::{Problem, Shape};
 use operations::health::Health;
@@ -74,12 +74,12 @@ use proxy::token_endpoint;
 use reads::release::ReleaseView;
 use reads::set_cache::{Backend, SetCache};
 use reads::{extension, index_page, lookaside};
-use registries::{Door, Site, Sites};
-use route::{Place, Route};
-use store_scopes::{Plan, Rooms};
-use uploads::Admission;
+use registries::{HostRegistries, Registries, Registry};
+use route::{Route, WriteTarget};
+use store_scopes::{StoreScopePlan, StoreScopes};
+use uploads::UploadPipeline;
 use uploads::audit_log::AuditLog;
-use uploads::extension::Uploads;
+use uploads::extension::ExtensionUploads;
 use upstream::Upstream;
 use upstream::{repository_names, scoped_token};
 
@@ -94,8 +94,8 @@ struct State {
     sets: Arc<SetCache>,
     releases: Arc<ReleaseView>,
     audit: AuditLog,
-    sites: Sites,
-    rooms: Rooms,
+    registries: Registries,
+    store_scopes: StoreScopes,
     /// The store's part that stands at the top of the configuration.
     prefix: StorePath,
     limits: LimitConfig,
@@ -106,7 +106,7 @@ struct State {
 }
 
 /// What each registry needs beside its settings.
-pub struct SiteTools {
+pub struct RegistryTools {
     /// Set up for the upstream's certificates.
     pub http: HttpClient,
     /// Has the last word on uploads, if there is one.
@@ -125,7 +125,7 @@ impl App {
         config: &ServerConfig,
         store: Store,
         claims: ClaimReader,
-        tools: impl FnMut(&SiteConfig) -> Result<SiteTools, E>,
+        tools: impl FnMut(&SiteConfig) -> Result<RegistryTools, E>,
     ) -> Result<Self, E> {
         Self::over(config, Arc::new(store), claims, tools)
     }
@@ -134,35 +134,35 @@ impl App {
         config: &ServerConfig,
         backend: Arc<dyn Backend>,
         claims: ClaimReader,
-        mut tools: impl FnMut(&SiteConfig) -> Result<SiteTools, E>,
+        mut tools: impl FnMut(&SiteConfig) -> Result<RegistryTools, E>,
     ) -> Result<Self, E> {
         let sets = Arc::new(SetCache::new(backend, config));
         let releases = Arc::new(ReleaseView::new(config));
-        let admission = Admission::new(config, sets.clone(), releases.clone(), claims);
-        let (mut sites, mut plans) = (Vec::new(), Vec::new());
+        let admission = UploadPipeline::new(config, sets.clone(), releases.clone(), claims);
+        let (mut registries, mut plans) = (Vec::new(), Vec::new());
         for site in config.sites() {
-            let SiteTools { http, gate, credentials } = tools(&site)?;
+            let RegistryTools { http, gate, credentials } = tools(&site)?;
             let settings = &site.settings;
             let admission = Arc::new(admission.of(&site.name, gate));
             let upstream = Upstream::new(&site, http, credentials).map(Arc::new);
             let asked = upstream.map(|upstream| {
-                let access = Arc::new(Access::new(upstream.clone(), settings));
-                let uploads = Arc::new(Uploads::new(settings, admission.clone()));
-                sites.push((site.clone(), Site::new(&site, upstream.clone(), access.clone(), uploads)));
-                (access, Login::new(upstream, settings))
+                let access = Arc::new(UpstreamPermissions::new(upstream.clone(), settings));
+                let uploads = Arc::new(ExtensionUploads::new(settings, admission.clone()));
+                registries.push((site.clone(), Registry::new(&site, upstream.clone(), access.clone(), uploads)));
+                (access, UpstreamLogin::new(upstream, settings))
             });
-            plans.push(Plan { site, admission, upstream: asked });
+            plans.push(StoreScopePlan { site, admission, upstream: asked });
         }
         let default = plans.remove(0);
-        let upstreams = sites.iter().map(|(_, site)| &site.upstream);
+        let upstreams = registries.iter().map(|(_, site)| &site.upstream);
         Ok(Self(Arc::new(State {
             health: Health::new(health::targets(&sets, upstreams)),
             public_health: config.admin.public,
             sets,
             releases,
             audit: admission.audit.clone(),
-            sites: Sites::new(sites, config),
-            rooms: Rooms::new(default, plans),
+            registries: Registries::new(registries, config),
+            store_scopes: StoreScopes::new(default, plans),
             prefix: config.store_prefix.clone(),
             limits: config.limits.clone(),
             drain: config.drain(),
@@ -178,11 +178,11 @@ impl App {
         mut request: Request<ClientBody>,
         connection: &'a Connection,
     ) -> impl Future<Output = Answer> + Send + use<'a> {
-        let sites = &self.0.sites;
+        let registries = &self.0.registries;
         let peer = connection.peer;
-        sites.client_headers().remove_untrusted(request.headers_mut(), peer.ip());
+        registries.client_headers().remove_untrusted(request.headers_mut(), peer.ip());
         let id = request_log::request_id();
-        let from = caller::address(request.headers(), peer.ip(), sites.client_headers().trusted());
+        let from = caller::address(request.headers(), peer.ip(), registries.client_headers().trusted());
         let mut log = RequestLog::new(&request, from, peer, id);
         async move {
             #[cfg(feature = "otlp")]
@@ -206,7 +206,7 @@ impl App {
             let mut answer = log.answer(result);
             #[cfg(feature = "otlp")]
             span::end(&span, log.face, answer.status());
-            if !sites.is_empty() {
+            if !registries.is_empty() {
                 // On every answer, 401s and errors too, and once: an upstream's own is replaced.
                 answer.headers_mut().insert(SUPPORTS_SIGNATURES, HeaderValue::from_static("1"));
             }
@@ -222,7 +222,7 @@ impl App {
         let route = route::parse(request.uri().path());
         let face = route.face();
         match route {
-            Route::Lookaside(address) if self.0.rooms.is_open_at(&address.set) => Some((address, face)),
+            Route::Lookaside(address) if self.0.store_scopes.is_open_at(&address.set) => Some((address, face)),
             _ => None,
         }
     }
@@ -242,15 +242,19 @@ impl App {
                 // What everybody may read was answered already, see `open_lookaside`.
                 Box::pin(self.restricted(address, request, from, id)).await
             }
-            Route::Lookaside(address) => Box::pin(self.write(Some(Place::Signature(address)), request, from, id)).await,
-            Route::NoLookaside => Box::pin(self.write(Place::parse(request.uri().path()), request, from, id)).await,
+            Route::Lookaside(address) => {
+                Box::pin(self.write(Some(WriteTarget::Signature(address)), request, from, id)).await
+            }
+            Route::NoLookaside => {
+                Box::pin(self.write(WriteTarget::parse(request.uri().path()), request, from, id)).await
+            }
             Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
             Route::Page => self.page(&request, from),
             Route::Signatures(name, digest) => {
                 let name = name.to_owned();
                 Box::pin(self.signatures(name, digest, request, from, id)).await
             }
-            Route::NoExtension if state.sites.is_empty() => Err(Problem::NoUpstream),
+            Route::NoExtension if state.registries.is_empty() => Err(Problem::NoUpstream),
             Route::NoExtension => Err(Problem::NoSuchAddress(Shape::Registry)),
             Route::Registry => {
                 if request.uri().path() == repository_names::TOKEN_PATH {
@@ -269,10 +273,10 @@ impl App {
     }
 
     async fn registry(&self, mut request: Request<ClientBody>, from: &Connection, id: u64) -> Result<Answer, Problem> {
-        let door = self.0.sites.door(request.headers());
-        let mut caller = door.caller(request.headers(), from, id);
+        let host = self.0.registries.host(request.headers());
+        let mut caller = host.caller(request.headers(), from, id);
         if let Some((component, rest)) = route::below(request.uri().path())
-            && let Some(site) = door.below(component)
+            && let Some(site) = host.below(component)
         {
             let rest = if rest.is_empty() { "/" } else { rest };
             let query = request.uri().query().map(|query| repository_names::query(query, component));
@@ -287,11 +291,11 @@ impl App {
         if caller.fronted {
             match request.uri().path() {
                 "/v2" | "/v2/" => return token_endpoint::ping(request.method(), request.headers(), &caller),
-                repository_names::TOKEN_PATH => return token_endpoint::issue(door, request, &caller).await,
+                repository_names::TOKEN_PATH => return token_endpoint::issue(host, request, &caller).await,
                 _ => {}
             }
         }
-        let Some(site) = door.site else { return Err(Problem::NoUpstream) };
+        let Some(site) = host.site else { return Err(Problem::NoUpstream) };
         admit(site, &mut request, &mut caller);
         proxy::forward(&site.upstream, request, &caller).await
     }
@@ -304,12 +308,12 @@ impl App {
         id: u64,
         face: &mut Face,
     ) -> Result<Answer, Problem> {
-        let door = self.0.sites.door(request.headers());
-        let caller = door.caller(request.headers(), from, id);
-        match door.site {
+        let host = self.0.registries.host(request.headers());
+        let caller = host.caller(request.headers(), from, id);
+        match host.site {
             Some(site) if site.upstream.is_token_path(request.uri().path(), id).await => {
                 *face = Face::Token;
-                scoped_token::unwrap(request.headers_mut(), &site.stamp);
+                scoped_token::unwrap(request.headers_mut(), &site.tag);
                 proxy::forward(&site.upstream, request, &caller).await
             }
             _ => Err(Problem::NoSuchAddress(Shape::Plain)),
@@ -326,13 +330,19 @@ impl App {
     ) -> Result<Answer, Problem> {
         let state = &*self.0;
         let (head, _) = request.into_parts();
-        let caller = state.sites.door(&head.headers).caller(&head.headers, from, id);
-        let asker = Asker::new(&head, &caller);
-        state.rooms.of(address.set.path()).permit.read(&address.set, asker).await.map_err(Problem::plainly)?;
-        let questions = Questions::default();
+        let caller = state.registries.host(&head.headers).caller(&head.headers, from, id);
+        let credentials = Credentials::new(&head, &caller);
+        state
+            .store_scopes
+            .of(address.set.path())
+            .permit
+            .read(&address.set, credentials)
+            .await
+            .map_err(Problem::plainly)?;
+        let questions = QueryBudget::default();
         let asked = &questions;
         let may_see = |set: SetAddress| -> BoxFuture<'_, Result<bool, Problem>> {
-            Box::pin(async move { state.rooms.of(set.path()).permit.shows(&set, asker, asked).await })
+            Box::pin(async move { state.store_scopes.of(set.path()).permit.shows(&set, credentials, asked).await })
         };
         let served =
             lookaside::serve(&state.sets, &state.releases, &head.method, &head.headers, address, Some(&may_see)).await;
@@ -351,15 +361,16 @@ impl App {
     /// Everything at the lookaside but GET and HEAD of an address.
     async fn write(
         &self,
-        place: Option<Place>,
+        place: Option<WriteTarget>,
         request: Request<ClientBody>,
         from: &Connection,
         id: u64,
     ) -> Result<Answer, Problem> {
         let state = &*self.0;
-        let caller = state.sites.door(request.headers()).caller(request.headers(), from, id);
-        let room = place.as_ref().map_or_else(|| state.rooms.default(), |place| state.rooms.of(place.path()));
-        room.writes.serve(place, request, &caller).await
+        let caller = state.registries.host(request.headers()).caller(request.headers(), from, id);
+        let store_scope =
+            place.as_ref().map_or_else(|| state.store_scopes.default(), |place| state.store_scopes.of(place.path()));
+        store_scope.writes.serve(place, request, &caller).await
     }
 
     async fn signatures(
@@ -370,10 +381,10 @@ impl App {
         from: &Connection,
         id: u64,
     ) -> Result<Answer, Problem> {
-        let door = self.0.sites.door(request.headers());
-        let mut caller = door.caller(request.headers(), from, id);
-        let below = name.split_once('/').and_then(|(first, rest)| Some((door.below(first)?, rest)));
-        let (site, name) = match (below, door.site) {
+        let host = self.0.registries.host(request.headers());
+        let mut caller = host.caller(request.headers(), from, id);
+        let below = name.split_once('/').and_then(|(first, rest)| Some((host.below(first)?, rest)));
+        let (site, name) = match (below, host.site) {
             (Some((site, rest)), _) => {
                 caller.below = Some(site.name.clone());
                 (site, rest)
@@ -381,7 +392,7 @@ impl App {
             (None, Some(site)) => (site, name.as_str()),
             (None, None) => return Err(Problem::NoUpstream),
         };
-        self.in_own_room(site, name, &digest)?;
+        self.check_store_scope(site, name, &digest)?;
         admit(site, &mut request, &mut caller);
         match *request.method() {
             Method::GET | Method::HEAD => {
@@ -405,12 +416,12 @@ impl App {
 
     /// A repository whose name leads into another registry's part of the store has no signatures:
     /// they would be under that one's rules, and are of its images.
-    fn in_own_room(&self, site: &Site, name: &str, digest: &Digest) -> Result<(), Problem> {
-        if self.0.rooms.is_one() {
+    fn check_store_scope(&self, site: &Registry, name: &str, digest: &Digest) -> Result<(), Problem> {
+        if self.0.store_scopes.is_one() {
             return Ok(());
         }
         let address = extension::address(&site.prefix, name, digest)?;
-        if *self.0.rooms.of(address.path()).prefix() == site.prefix {
+        if *self.0.store_scopes.of(address.path()).prefix() == site.prefix {
             return Ok(());
         }
         let reason = "signatures of another registry are kept where this repository's would be; see store_prefix";
@@ -422,11 +433,11 @@ impl App {
             return Err(Problem::Method(Shape::Plain, "GET, HEAD"));
         }
         let state = &*self.0;
-        let door: Door<'_> = state.sites.door(request.headers());
-        let prefix = door.site.map_or(&state.prefix, |site| &site.prefix);
-        let sites = if door.has_paths() { state.sites.path_sites() } else { Vec::new() };
-        let below = sites.iter().map(|site| (&*site.name, &site.prefix)).collect::<Vec<_>>();
-        Ok(index_page::serve(&door.client(request.headers(), from), door.site.is_some(), prefix, &below))
+        let host: HostRegistries<'_> = state.registries.host(request.headers());
+        let prefix = host.site.map_or(&state.prefix, |site| &site.prefix);
+        let registries = if host.has_paths() { state.registries.path_registries() } else { Vec::new() };
+        let below = registries.iter().map(|site| (&*site.name, &site.prefix)).collect::<Vec<_>>();
+        Ok(index_page::serve(&host.client(request.headers(), from), host.site.is_some(), prefix, &below))
     }
 
     /// From now on `/readyz` says that the server is about to go, so that load balancers look
@@ -460,8 +471,8 @@ impl App {
 
 /// Takes a request in for a registry: a token of ours becomes what is in it, and who has nothing
 /// at all may pull by the server's own credentials.
-fn admit(site: &Site, request: &mut Request<ClientBody>, caller: &mut Caller) {
-    scoped_token::unwrap(request.headers_mut(), &site.stamp);
+fn admit(site: &Registry, request: &mut Request<ClientBody>, caller: &mut Caller) {
+    scoped_token::unwrap(request.headers_mut(), &site.tag);
     caller.own = (caller.fronted || caller.below.is_some())
         && site.upstream.has_own()
         && matches!(*request.method(), Method::GET | Method::HEAD)

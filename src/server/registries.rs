@@ -8,37 +8,37 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use crate::config::{HttpOrigin, ServerConfig, SiteConfig};
-use crate::server::auth::upstream_permissions::Access;
+use crate::server::auth::upstream_permissions::UpstreamPermissions;
 use crate::server::caller::{self, Caller};
 use crate::server::listener::peer::Connection;
-use crate::server::uploads::extension::Uploads;
+use crate::server::uploads::extension::ExtensionUploads;
 use crate::server::upstream::Upstream;
 use crate::server::upstream::client_headers::ClientHeaders;
-use crate::server::upstream::scoped_token::Stamp;
+use crate::server::upstream::scoped_token::RegistryTag;
 use crate::store::StorePath;
 
 /// One registry.
-pub(super) struct Site {
+pub(super) struct Registry {
     /// Its name; empty for the default one.
     pub(super) name: Arc<str>,
-    pub(super) stamp: Stamp,
+    pub(super) tag: RegistryTag,
     pub(super) prefix: StorePath,
     pub(super) upstream: Arc<Upstream>,
-    pub(super) access: Arc<Access>,
-    pub(super) uploads: Arc<Uploads>,
+    pub(super) access: Arc<UpstreamPermissions>,
+    pub(super) uploads: Arc<ExtensionUploads>,
     public: Option<HttpOrigin>,
 }
 
-impl Site {
+impl Registry {
     pub(super) fn new(
         config: &SiteConfig,
         upstream: Arc<Upstream>,
-        access: Arc<Access>,
-        uploads: Arc<Uploads>,
+        access: Arc<UpstreamPermissions>,
+        uploads: Arc<ExtensionUploads>,
     ) -> Self {
         Self {
             name: config.name.as_str().into(),
-            stamp: Stamp::of(&config.name),
+            tag: RegistryTag::of(&config.name),
             prefix: config.settings.store_prefix.clone(),
             public: config.settings.public_url.clone(),
             upstream,
@@ -49,12 +49,12 @@ impl Site {
 }
 
 /// All registries.
-pub(super) struct Sites {
-    default: Option<Arc<Site>>,
+pub(super) struct Registries {
+    default: Option<Arc<Registry>>,
     /// By `host` and `host:port`.
-    hosts: HashMap<String, Arc<Site>>,
+    hosts: HashMap<String, Arc<Registry>>,
     /// By the first component of a repository's path, on hosts that are nobody's.
-    paths: HashMap<String, Arc<Site>>,
+    paths: HashMap<String, Arc<Registry>>,
     /// How clients call the default host, if that is configured.
     public: Option<HttpOrigin>,
     listen: SocketAddr,
@@ -63,17 +63,17 @@ pub(super) struct Sites {
 
 /// What stands behind the host that a client has called.
 #[derive(Clone, Copy)]
-pub(super) struct Door<'a> {
-    sites: &'a Sites,
+pub(super) struct HostRegistries<'a> {
+    registries: &'a Registries,
     /// The registry that has this host, else the default one.
-    pub(super) site: Option<&'a Arc<Site>>,
+    pub(super) site: Option<&'a Arc<Registry>>,
     /// Whether no registry has this host, so that paths may begin with a registry's name.
     default: bool,
 }
 
-impl Sites {
+impl Registries {
     /// Puts them together; `top` is the whole configuration.
-    pub(super) fn new(sites: Vec<(SiteConfig, Site)>, top: &ServerConfig) -> Self {
+    pub(super) fn new(registries: Vec<(SiteConfig, Registry)>, top: &ServerConfig) -> Self {
         let mut all = Self {
             default: None,
             hosts: HashMap::new(),
@@ -82,7 +82,7 @@ impl Sites {
             listen: top.listen.first(),
             client_headers: ClientHeaders::new(top.trusted_proxies.clone(), top.drop_headers.clone()),
         };
-        for (config, site) in sites {
+        for (config, site) in registries {
             let site = Arc::new(site);
             if config.name.is_empty() {
                 all.default = Some(site.clone());
@@ -103,10 +103,10 @@ impl Sites {
     }
 
     /// Returns the registries that are found by path, by name.
-    pub(super) fn path_sites(&self) -> Vec<&Site> {
-        let mut sites: Vec<&Site> = self.paths.values().map(|site| &**site).collect();
-        sites.sort_by(|a, b| a.name.cmp(&b.name));
-        sites
+    pub(super) fn path_registries(&self) -> Vec<&Registry> {
+        let mut registries: Vec<&Registry> = self.paths.values().map(|site| &**site).collect();
+        registries.sort_by(|a, b| a.name.cmp(&b.name));
+        registries
     }
 
     /// Returns whose word about clients counts.
@@ -115,12 +115,12 @@ impl Sites {
     }
 
     /// Finds what stands behind the host of a request.
-    pub(super) fn door(&self, headers: &HeaderMap) -> Door<'_> {
+    pub(super) fn host(&self, headers: &HeaderMap) -> HostRegistries<'_> {
         let known = if self.hosts.is_empty() { None } else { self.by_host(headers) };
-        Door { sites: self, site: known.or(self.default.as_ref()), default: known.is_none() }
+        HostRegistries { registries: self, site: known.or(self.default.as_ref()), default: known.is_none() }
     }
 
-    fn by_host(&self, headers: &HeaderMap) -> Option<&Arc<Site>> {
+    fn by_host(&self, headers: &HeaderMap) -> Option<&Arc<Registry>> {
         let called = caller::called(headers).next()?.to_ascii_lowercase();
         if let Some(site) = self.hosts.get(&called) {
             return Some(site);
@@ -131,15 +131,15 @@ impl Sites {
     }
 }
 
-impl<'a> Door<'a> {
+impl<'a> HostRegistries<'a> {
     /// Finds the registry that the first component of a repository's path names.
-    pub(super) fn below(&self, component: &str) -> Option<&'a Arc<Site>> {
-        if self.default { self.sites.paths.get(component) } else { None }
+    pub(super) fn below(&self, component: &str) -> Option<&'a Arc<Registry>> {
+        if self.default { self.registries.paths.get(component) } else { None }
     }
 
     /// Tells whether paths behind this door may begin with a registry's name.
     pub(super) fn has_paths(&self) -> bool {
-        self.default && !self.sites.paths.is_empty()
+        self.default && !self.registries.paths.is_empty()
     }
 
     /// Tells whether we hand out the tokens here: where several registries share a host, and where
@@ -152,15 +152,15 @@ impl<'a> Door<'a> {
     pub(super) fn client(&self, headers: &HeaderMap, from: &Connection) -> HttpOrigin {
         let public = match (self.default, self.site) {
             (false, Some(site)) => site.public.as_ref(),
-            _ => self.sites.public.as_ref(),
+            _ => self.registries.public.as_ref(),
         };
-        caller::client_origin(headers, from.scheme, public, self.sites.listen)
+        caller::client_origin(headers, from.scheme, public, self.registries.listen)
     }
 
     /// Describes who asks, for the registry that has the door.
     pub(super) fn caller(&self, headers: &HeaderMap, from: &Connection, id: u64) -> Caller {
         let client = self.client(headers, from);
-        let address = caller::address(headers, from.peer.ip(), self.sites.client_headers.trusted());
+        let address = caller::address(headers, from.peer.ip(), self.registries.client_headers.trusted());
         Caller { peer: from.peer, from: address, id, client, below: None, fronted: self.is_fronted(), own: false }
     }
 }

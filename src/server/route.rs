@@ -99,7 +99,7 @@ pub(super) fn pulled(path: &str) -> Option<&str> {
 
 /// What may be written or made below `/lookaside/`.
 #[derive(Debug, PartialEq)]
-pub(super) enum Place {
+pub(super) enum WriteTarget {
     /// `{key}/signature-N`.
     Signature(SignatureAddress),
     /// `{key}/signature-new`: the next number of a set, whichever that is.
@@ -109,7 +109,7 @@ pub(super) enum Place {
     Folder(SetAddress),
 }
 
-impl Place {
+impl WriteTarget {
     /// Reads a path that is no signature's.
     pub(super) fn parse(path: &str) -> Option<Self> {
         let key = lookaside_key(path.strip_prefix("/lookaside/")?)?;

@@ -7,75 +7,79 @@
 use std::sync::Arc;
 
 use crate::config::SiteConfig;
-use crate::server::auth::access_rules::{CredentialFiles, Permit};
-use crate::server::auth::upstream_login::Login;
-use crate::server::auth::upstream_permissions::Access;
-use crate::server::uploads::Admission;
-use crate::server::uploads::lookaside::Writes;
+use crate::server::auth::access_rules::{AccessRules, CredentialFiles};
+use crate::server::auth::upstream_login::UpstreamLogin;
+use crate::server::auth::upstream_permissions::UpstreamPermissions;
+use crate::server::uploads::UploadPipeline;
+use crate::server::uploads::lookaside::LookasideUploads;
 use crate::store::{Layout, SetAddress, StorePath};
 
 /// One registry's part of the store.
-pub(super) struct Room {
+pub(super) struct StoreScope {
     prefix: StorePath,
-    pub(super) permit: Arc<Permit>,
-    pub(super) writes: Arc<Writes>,
+    pub(super) permit: Arc<AccessRules>,
+    pub(super) writes: Arc<LookasideUploads>,
 }
 
 /// All rooms.
-pub(super) struct Rooms {
+pub(super) struct StoreScopes {
     /// Longest prefix first.
-    rooms: Vec<Room>,
-    default: Room,
+    store_scopes: Vec<StoreScope>,
+    default: StoreScope,
     open: bool,
 }
 
 /// What a room is made of.
-pub(super) struct Plan {
+pub(super) struct StoreScopePlan {
     pub(super) site: SiteConfig,
-    pub(super) admission: Arc<Admission>,
+    pub(super) admission: Arc<UploadPipeline>,
     /// Whom the way `upstream` asks, if the registry has an upstream.
-    pub(super) upstream: Option<(Arc<Access>, Login)>,
+    pub(super) upstream: Option<(Arc<UpstreamPermissions>, UpstreamLogin)>,
 }
 
-impl Rooms {
+impl StoreScopes {
     /// Makes the rooms of all registries. Of those that share one, the first that has an upstream
     /// is asked for rights.
-    pub(super) fn new(default: Plan, named: Vec<Plan>) -> Self {
+    pub(super) fn new(default: StoreScopePlan, named: Vec<StoreScopePlan>) -> Self {
         let mut files = CredentialFiles::default();
         let mut plans = vec![default];
         for plan in named {
-            let shared = |one: &&mut Plan| one.site.settings.store_prefix == plan.site.settings.store_prefix;
+            let shared = |one: &&mut StoreScopePlan| one.site.settings.store_prefix == plan.site.settings.store_prefix;
             match plans.iter_mut().find(shared) {
                 Some(one) => one.upstream = one.upstream.take().or(plan.upstream),
                 None => plans.push(plan),
             }
         }
-        let mut rooms = plans.into_iter().map(|plan| Room::new(plan, &mut files)).collect::<Vec<_>>();
-        let default = rooms.remove(0);
-        rooms.sort_by_key(|room| std::cmp::Reverse(room.prefix.as_str().len()));
-        let open = std::iter::once(&default).chain(&rooms).all(|room| room.permit.is_open());
-        Self { rooms, default, open }
+        let mut store_scopes = plans.into_iter().map(|plan| StoreScope::new(plan, &mut files)).collect::<Vec<_>>();
+        let default = store_scopes.remove(0);
+        store_scopes.sort_by_key(|store_scope| std::cmp::Reverse(store_scope.prefix.as_str().len()));
+        let open = std::iter::once(&default).chain(&store_scopes).all(|store_scope| store_scope.permit.is_open());
+        Self { store_scopes, default, open }
     }
 
     /// Finds the room of a path.
-    pub(super) fn of(&self, path: &StorePath) -> &Room {
+    pub(super) fn of(&self, path: &StorePath) -> &StoreScope {
         // The default's prefix may be longer than another that contains the path, too.
-        let length = |room: &Room| room.prefix.as_str().len();
-        let named = self.rooms.iter().find(|room| path.is_within(&room.prefix));
+        let length = |store_scope: &StoreScope| store_scope.prefix.as_str().len();
+        let named = self.store_scopes.iter().find(|store_scope| path.is_within(&store_scope.prefix));
         match named {
-            Some(room) if !path.is_within(&self.default.prefix) || length(room) > length(&self.default) => room,
+            Some(store_scope)
+                if !path.is_within(&self.default.prefix) || length(store_scope) > length(&self.default) =>
+            {
+                store_scope
+            }
             _ => &self.default,
         }
     }
 
     /// Returns the room of what is no path of the store.
-    pub(super) fn default(&self) -> &Room {
+    pub(super) fn default(&self) -> &StoreScope {
         &self.default
     }
 
     /// Tells whether there is no other room than the default one.
     pub(super) fn is_one(&self) -> bool {
-        self.rooms.is_empty()
+        self.store_scopes.is_empty()
     }
 
     /// Tells whether anybody may read all that may be shown at an address; a release address shows
@@ -85,11 +89,11 @@ impl Rooms {
     }
 }
 
-impl Room {
-    fn new(plan: Plan, files: &mut CredentialFiles) -> Self {
+impl StoreScope {
+    fn new(plan: StoreScopePlan, files: &mut CredentialFiles) -> Self {
         let settings = &plan.site.settings;
-        let permit = Arc::new(Permit::new(settings, plan.upstream, files));
-        let writes = Arc::new(Writes::new(plan.admission, permit.clone()));
+        let permit = Arc::new(AccessRules::new(settings, plan.upstream, files));
+        let writes = Arc::new(LookasideUploads::new(plan.admission, permit.clone()));
         Self { prefix: settings.store_prefix.clone(), permit, writes }
     }
 

@@ -26,7 +26,7 @@ use crate::image::Digest;
 use crate::registry::http::{BoxError, HttpClient, RequestBody, empty, full};
 use crate::registry::{RegistryClient, RegistryOptions};
 use crate::server::reads::set_cache::Backend;
-use crate::server::{App, ClaimReader, Listener, SiteTools, UploadGate, serve};
+use crate::server::{App, ClaimReader, Listener, RegistryTools, UploadGate, serve};
 use crate::signature::Claim;
 use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, StoredSignature};
 
@@ -309,7 +309,7 @@ impl Server {
             let source = site.settings.credentials.as_ref().map(|own| own.source().unwrap());
             let credentials = source
                 .map(|credentials| RegistryClient::new(RegistryOptions { credentials, ..RegistryOptions::default() }));
-            Ok::<_, Infallible>(SiteTools { http: http_client(), gate: gate.clone(), credentials })
+            Ok::<_, Infallible>(RegistryTools { http: http_client(), gate: gate.clone(), credentials })
         });
         let Ok(app) = app;
         let shutdown = CancellationToken::new();

@@ -9,21 +9,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{AccessError, CertificateName, Namespaces, ServerConfig, Way};
-use crate::server::auth::credentials::{Asker, called};
-use crate::server::auth::htpasswd::{Desk, Passwords, Verdict};
-use crate::server::auth::release_queries::{Answers, Questions};
+use crate::server::auth::credentials::{Credentials, called};
+use crate::server::auth::htpasswd::{HtpasswdFile, PasswordCheck, PasswordChecker};
+use crate::server::auth::release_queries::{QueryBudget, QueryCache};
 use crate::server::auth::reloading_file::CredentialsFileError;
 use crate::server::auth::token_file::TokenFile;
-use crate::server::auth::upstream_login::Login;
-use crate::server::auth::upstream_permissions::Access;
-use crate::server::auth::upstream_query::{BasicPair, Question, Right};
+use crate::server::auth::upstream_login::UpstreamLogin;
+use crate::server::auth::upstream_permissions::UpstreamPermissions;
+use crate::server::auth::upstream_query::{BasicCredentials, Permission, PermissionQuery};
 use crate::server::error::Problem;
 use crate::server::shown_name::ShownName;
 use crate::store::{SetAddress, StorePath};
 
 /// Access rules that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum PermitError {
+pub enum AccessRulesError {
     /// The rules themselves.
     #[error(transparent)]
     Rules(#[from] AccessError),
@@ -45,45 +45,44 @@ pub(crate) struct Credential {
 }
 
 /// A configured way with what it needs.
-enum Entrance {
+enum AccessMethod {
     Anonymous,
     Certificate(Vec<CertificateName>),
     Token(Arc<TokenFile>),
-    Htpasswd(Arc<Passwords>),
+    Htpasswd(Arc<HtpasswdFile>),
     Upstream,
 }
 
 struct Rule {
-    read: Vec<Entrance>,
-    write: Vec<Entrance>,
+    read: Vec<AccessMethod>,
+    write: Vec<AccessMethod>,
 }
 
 /// The rules at work.
-pub(crate) struct Permit {
+pub(crate) struct AccessRules {
     rules: Namespaces<Rule>,
     prefix: StorePath,
-    upstream: Option<(Arc<Access>, Login)>,
-    desk: Arc<Desk>,
-    answers: Answers,
+    upstream: Option<(Arc<UpstreamPermissions>, UpstreamLogin)>,
+    checker: Arc<PasswordChecker>,
+    answers: QueryCache,
     open: bool,
     writable: bool,
 }
 
-impl Permit {
+impl AccessRules {
     /// Puts the rules together. Rules that cannot be let nobody do anything; [`check_access`]
     /// finds them before that.
     pub(crate) fn new(
         config: &ServerConfig,
-        upstream: Option<(Arc<Access>, Login)>,
+        upstream: Option<(Arc<UpstreamPermissions>, UpstreamLogin)>,
         files: &mut CredentialFiles,
     ) -> Self {
         let configured = config.access.rules().unwrap_or_default();
         let open = configured.iter().all(|rule| rule.read.contains(&Way::Anonymous));
         let writable = configured.iter().any(|rule| !rule.write.is_empty());
-        let rules =
-            configured.map(|rule| Rule { read: files.entrances(&rule.read), write: files.entrances(&rule.write) });
-        let (desk, answers) = (files.desk.clone(), Answers::default());
-        Self { rules, prefix: config.store_prefix.clone(), upstream, desk, answers, open, writable }
+        let rules = configured.map(|rule| Rule { read: files.methods(&rule.read), write: files.methods(&rule.write) });
+        let (checker, answers) = (files.checker.clone(), QueryCache::default());
+        Self { rules, prefix: config.store_prefix.clone(), upstream, checker, answers, open, writable }
     }
 
     /// Returns the repository that a path of the store belongs to; `None` for what lies beside the
@@ -108,7 +107,7 @@ impl Permit {
 
     /// Tells whether anybody may read a set.
     pub(crate) fn is_open_at(&self, set: &SetAddress) -> bool {
-        self.open || self.rule(set.path()).read.iter().any(|way| matches!(way, Entrance::Anonymous))
+        self.open || self.rule(set.path()).read.iter().any(|way| matches!(way, AccessMethod::Anonymous))
     }
 
     /// Tells whether there is anything that somebody may write.
@@ -120,11 +119,11 @@ impl Permit {
     ///
     /// # Errors
     /// The refusal, or why nobody can decide.
-    pub(crate) async fn read(&self, set: &SetAddress, asker: Asker<'_>) -> Result<(), Problem> {
+    pub(crate) async fn read(&self, set: &SetAddress, credentials: Credentials<'_>) -> Result<(), Problem> {
         if self.is_open_at(set) {
             return Ok(());
         }
-        self.enter(&self.rule(set.path()).read, Right::Read, set, asker).await.map(drop)
+        self.authenticate(&self.rule(set.path()).read, Permission::Read, set, credentials).await.map(drop)
     }
 
     /// Tells whether a caller may read a set that is part of what they asked for.
@@ -134,13 +133,13 @@ impl Permit {
     pub(crate) async fn shows(
         &self,
         set: &SetAddress,
-        asker: Asker<'_>,
-        questions: &Questions,
+        credentials: Credentials<'_>,
+        questions: &QueryBudget,
     ) -> Result<bool, Problem> {
         if self.is_open_at(set) {
             return Ok(true);
         }
-        match self.enter(&self.rule(set.path()).read, Right::See(questions), set, asker).await {
+        match self.authenticate(&self.rule(set.path()).read, Permission::See(questions), set, credentials).await {
             Ok(_) => Ok(true),
             Err(Problem::Unauthorized | Problem::Denied(_)) => Ok(false),
             Err(problem) => Err(problem),
@@ -151,15 +150,15 @@ impl Permit {
     ///
     /// # Errors
     /// The refusal, or why nobody can decide.
-    pub(crate) async fn write(&self, set: &SetAddress, asker: Asker<'_>) -> Result<Credential, Problem> {
-        let ways = &self.rule(set.path()).write;
-        if ways.is_empty() {
+    pub(crate) async fn write(&self, set: &SetAddress, credentials: Credentials<'_>) -> Result<Credential, Problem> {
+        let methods = &self.rule(set.path()).write;
+        if methods.is_empty() {
             return Err(Problem::Denied(
                 "nobody may write here over HTTP; the server's configuration names writers under access: write:"
                     .to_owned(),
             ));
         }
-        let credential = self.enter(ways, Right::Write, set, asker).await?;
+        let credential = self.authenticate(methods, Permission::Write, set, credentials).await?;
         if self.repository(set.path()).is_none() {
             return Err(Problem::Denied(format!(
                 "the path does not begin with {}/, the store prefix of this server's registry",
@@ -169,27 +168,27 @@ impl Permit {
         Ok(credential)
     }
 
-    async fn enter(
+    async fn authenticate(
         &self,
-        ways: &[Entrance],
-        right: Right<'_>,
+        methods: &[AccessMethod],
+        right: Permission<'_>,
         set: &SetAddress,
-        asker: Asker<'_>,
+        credentials: Credentials<'_>,
     ) -> Result<Credential, Problem> {
         let mut presented = Vec::new();
-        if let Some(certificate) = asker.certificate {
-            for way in ways {
-                if let Entrance::Certificate(names) = way
+        if let Some(certificate) = credentials.certificate {
+            for way in methods {
+                if let AccessMethod::Certificate(names) = way
                     && let Some(name) = called(certificate, names)
                 {
                     return Ok(Credential { way: "certificate", name: ShownName::configured(name) });
                 }
             }
         }
-        if ways.iter().any(|way| matches!(way, Entrance::Token(_))) {
-            for token in asker.tokens() {
-                for way in ways {
-                    if let Entrance::Token(file) = way
+        if methods.iter().any(|way| matches!(way, AccessMethod::Token(_))) {
+            for token in credentials.tokens() {
+                for way in methods {
+                    if let AccessMethod::Token(file) = way
                         && let Some(name) = file.whose(token.as_bytes()).map_err(unusable)?
                     {
                         return Ok(Credential { way: "token", name: ShownName::configured(name) });
@@ -198,35 +197,35 @@ impl Permit {
                 presented.push(token);
             }
         }
-        let basic = asker.basic();
-        let from = asker.caller.from;
+        let basic = credentials.basic();
+        let from = credentials.caller.from;
         if let Some((user, password)) = &basic {
-            for way in ways {
-                let Entrance::Htpasswd(file) = way else { continue };
-                match file.verify(&self.desk, (user, password), from).await.map_err(unusable)? {
-                    Verdict::Right => {
+            for way in methods {
+                let AccessMethod::Htpasswd(file) = way else { continue };
+                match file.verify(&self.checker, (user, password), from).await.map_err(unusable)? {
+                    PasswordCheck::Right => {
                         let name = ShownName::configured(user.as_str());
                         return Ok(Credential { way: "htpasswd", name });
                     }
-                    Verdict::Wrong => {}
-                    Verdict::TooMany => return Err(Problem::TooManyFailures),
-                    Verdict::Crowded => return Err(Problem::TooManyRequests),
-                    Verdict::Busy => return Err(Problem::Busy),
+                    PasswordCheck::Wrong => {}
+                    PasswordCheck::TooMany => return Err(Problem::TooManyFailures),
+                    PasswordCheck::Crowded => return Err(Problem::TooManyRequests),
+                    PasswordCheck::Busy => return Err(Problem::Busy),
                 }
             }
         }
-        let asks_upstream = ways.iter().any(|way| matches!(way, Entrance::Upstream));
-        if asks_upstream && let Some(credential) = self.ask_upstream(right, set, asker, basic.as_ref()).await? {
+        let asks_upstream = methods.iter().any(|way| matches!(way, AccessMethod::Upstream));
+        if asks_upstream && let Some(credential) = self.ask_upstream(right, set, credentials, basic.as_ref()).await? {
             return Ok(credential);
         }
         if basic.is_none() {
             for token in presented {
                 // Counted by being tried and never found right.
-                drop(self.desk.begin(from, "", token.as_bytes()).await);
+                drop(self.checker.begin(from, "", token.as_bytes()).await);
             }
         }
         // A password helps where one is asked for; nothing that a client can add later does elsewhere.
-        if asks_upstream || ways.iter().any(|way| matches!(way, Entrance::Htpasswd(_))) {
+        if asks_upstream || methods.iter().any(|way| matches!(way, AccessMethod::Htpasswd(_))) {
             return Err(Problem::Unauthorized);
         }
         Err(Problem::Denied("these signatures are not for everybody; the server's operator gives access".to_owned()))
@@ -235,10 +234,10 @@ impl Permit {
     /// Asks the registry, with Basic credentials or none: a token of ours is nothing for it.
     async fn ask_upstream(
         &self,
-        right: Right<'_>,
+        right: Permission<'_>,
         set: &SetAddress,
-        asker: Asker<'_>,
-        basic: Option<&BasicPair>,
+        credentials: Credentials<'_>,
+        basic: Option<&BasicCredentials>,
     ) -> Result<Option<Credential>, Problem> {
         let Some((access, login)) = &self.upstream else { return Ok(None) };
         let Some(repository) = self.repository(set.path()).filter(|name| !name.is_empty()) else { return Ok(None) };
@@ -246,8 +245,8 @@ impl Permit {
         if right.is_write() && basic.is_none() {
             return Ok(None);
         }
-        let question = Question { access, login, repository, set, asker, basic };
-        let Right::See(questions) = right else { return self.put(question, right).await };
+        let question = PermissionQuery { access, login, repository, set, credentials, basic };
+        let Permission::See(questions) = right else { return self.put(question, right).await };
         let digest = set.digest().to_string();
         let mut parts: Vec<&[u8]> = vec![b"see", repository.as_bytes(), digest.as_bytes()];
         // All of the caller's that the registry is shown.
@@ -255,11 +254,11 @@ impl Permit {
             Some((user, password)) => parts.extend([user.as_bytes(), password]),
             None => parts.push(b"nobody"),
         }
-        self.answers.ask(self.desk.key(&parts), questions, self.put(question, right)).await
+        self.answers.ask(self.checker.key(&parts), questions, self.put(question, right)).await
     }
 
     /// Puts a question to the registry, and notes whether the credentials with it were right.
-    async fn put(&self, question: Question<'_>, right: Right<'_>) -> Result<Option<Credential>, Problem> {
+    async fn put(&self, question: PermissionQuery<'_>, right: Permission<'_>) -> Result<Option<Credential>, Problem> {
         let Some((user, password)) = question.basic else {
             return match question.ask(right).await {
                 Ok(true) => Ok(Some(Credential { way: "upstream", name: ShownName::anonymous() })),
@@ -267,18 +266,20 @@ impl Permit {
                 Err(problem) => Err(problem),
             };
         };
-        let from = question.asker.caller.from;
-        let Some(attempt) = self.desk.begin(from, user, password).await else { return Err(Problem::TooManyFailures) };
-        let known = self.desk.key(&[b"upstream", user.as_bytes(), password]);
+        let from = question.credentials.caller.from;
+        let Some(attempt) = self.checker.begin(from, user, password).await else {
+            return Err(Problem::TooManyFailures);
+        };
+        let known = self.checker.key(&[b"upstream", user.as_bytes(), password]);
         match question.ask(right).await {
             Ok(true) => {
                 attempt.right();
-                self.desk.note_right(known).await;
+                self.checker.note_right(known).await;
                 let name = ShownName::given(user.as_bytes(), password);
                 Ok(Some(Credential { way: "upstream", name }))
             }
             // Who has rights elsewhere has not guessed; a registry also says 401 to those without a right.
-            Ok(false) | Err(Problem::Denied(_)) if self.desk.is_right(&known).await => {
+            Ok(false) | Err(Problem::Denied(_)) if self.checker.is_right(&known).await => {
                 attempt.right();
                 Ok(None)
             }
@@ -307,26 +308,27 @@ fn unusable(error: CredentialsFileError) -> Problem {
 /// desk where passwords are checked and failures counted.
 #[derive(Default)]
 pub(crate) struct CredentialFiles {
-    desk: Arc<Desk>,
-    passwords: HashMap<std::path::PathBuf, Arc<Passwords>>,
+    checker: Arc<PasswordChecker>,
+    passwords: HashMap<std::path::PathBuf, Arc<HtpasswdFile>>,
     tokens: HashMap<std::path::PathBuf, Arc<TokenFile>>,
 }
 
 impl CredentialFiles {
-    fn entrances(&mut self, ways: &[Way]) -> Vec<Entrance> {
+    fn methods(&mut self, methods: &[Way]) -> Vec<AccessMethod> {
         let file = |path: &Path| path.to_owned();
-        ways.iter()
+        methods
+            .iter()
             .map(|way| match way {
-                Way::Anonymous => Entrance::Anonymous,
-                Way::Certificate(names) => Entrance::Certificate(names.clone()),
-                Way::Upstream => Entrance::Upstream,
+                Way::Anonymous => AccessMethod::Anonymous,
+                Way::Certificate(names) => AccessMethod::Certificate(names.clone()),
+                Way::Upstream => AccessMethod::Upstream,
                 Way::Htpasswd(path) => {
-                    let opened = self.passwords.entry(file(path)).or_insert_with(|| Arc::new(Passwords::new(path)));
-                    Entrance::Htpasswd(opened.clone())
+                    let opened = self.passwords.entry(file(path)).or_insert_with(|| Arc::new(HtpasswdFile::new(path)));
+                    AccessMethod::Htpasswd(opened.clone())
                 }
                 Way::Token(path) => {
                     let opened = self.tokens.entry(file(path)).or_insert_with(|| Arc::new(TokenFile::new(path)));
-                    Entrance::Token(opened.clone())
+                    AccessMethod::Token(opened.clone())
                 }
             })
             .collect()
@@ -337,16 +339,16 @@ impl CredentialFiles {
 /// than at the first request.
 ///
 /// # Errors
-/// [`PermitError`].
-pub fn check_access(config: &ServerConfig) -> Result<(), PermitError> {
+/// [`AccessRulesError`].
+pub fn check_access(config: &ServerConfig) -> Result<(), AccessRulesError> {
     let nowhere = config.upstream.is_none() && config.registries.is_empty();
     for site in config.sites() {
         for rule in site.settings.access.rules()?.iter() {
             for way in rule.read.iter().chain(&rule.write) {
                 match way {
-                    Way::Htpasswd(path) => Passwords::new(path).check()?,
+                    Way::Htpasswd(path) => HtpasswdFile::new(path).check()?,
                     Way::Token(path) => TokenFile::new(path).check()?,
-                    Way::Upstream if nowhere => return Err(PermitError::NoUpstream),
+                    Way::Upstream if nowhere => return Err(AccessRulesError::NoUpstream),
                     Way::Anonymous | Way::Certificate(_) | Way::Upstream => {}
                 }
             }
@@ -381,13 +383,13 @@ mod tests {
         ClientCertificate { subject: "CN=ci".to_owned(), sans: vec!["ci.example".to_owned()], sha256: [7; 32] }
     }
 
-    async fn write(permit: &Permit, path: &str, head: request::Parts) -> Result<Credential, Problem> {
+    async fn write(permit: &AccessRules, path: &str, head: request::Parts) -> Result<Credential, Problem> {
         let caller = Caller::local(0);
-        permit.write(&set(path), Asker::new(&head, &caller)).await
+        permit.write(&set(path), Credentials::new(&head, &caller)).await
     }
 
-    fn permit(yaml: &str) -> Permit {
-        Permit::new(&ServerConfig::parse(yaml).unwrap(), None, &mut CredentialFiles::default())
+    fn permit(yaml: &str) -> AccessRules {
+        AccessRules::new(&ServerConfig::parse(yaml).unwrap(), None, &mut CredentialFiles::default())
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ pub(crate) type Key = [u8; 32];
 
 /// Who tries what.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Tried {
+pub(crate) struct AttemptKeys {
     /// The address.
     pub(crate) address: Key,
     /// The user at this address.
@@ -32,11 +32,11 @@ pub(crate) struct Tried {
 
 /// What is held against one user or address.
 #[derive(Debug, Default)]
-struct Tally(HashMap<Key, State>);
+struct Tally(HashMap<Key, CredentialState>);
 
 /// How it stands with credentials that were tried.
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
+struct CredentialState {
     under_way: u32,
     wrong: bool,
 }
@@ -48,18 +48,18 @@ impl Tally {
     }
 }
 
-type Shared = Arc<Mutex<Tally>>;
+type SharedTally = Arc<Mutex<Tally>>;
 
-fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
+fn lock(tally: &SharedTally) -> MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All that is held against anybody.
-pub(crate) struct Tries {
-    tallies: moka::future::Cache<Key, Shared>,
+pub(crate) struct LoginAttempts {
+    tallies: moka::future::Cache<Key, SharedTally>,
 }
 
-impl Default for Tries {
+impl Default for LoginAttempts {
     fn default() -> Self {
         Self { tallies: moka::future::Cache::builder().max_capacity(TALLIES).time_to_live(FAILURE_WINDOW).build() }
     }
@@ -67,36 +67,36 @@ impl Default for Tries {
 
 /// Whether credentials may be tried.
 #[derive(Debug)]
-pub(crate) enum Begun {
+pub(crate) enum AttemptStart {
     /// They may.
-    Tried(Try),
+    AttemptKeys(Attempt),
     /// The address has failed too often, but not this user there: what is remembered of them may be
     /// used, and whatever is guessed at it counts against them.
-    OnlyRemembered(Try),
+    CachedOnly(Attempt),
     /// They may not.
     Locked,
 }
 
-impl Tries {
-    async fn tally(&self, key: Key) -> Shared {
-        self.tallies.get_with(key, async { Shared::default() }).await
+impl LoginAttempts {
+    async fn tally(&self, key: Key) -> SharedTally {
+        self.tallies.get_with(key, async { SharedTally::default() }).await
     }
 
     /// Begins to try credentials; `known` tells that there is such a user.
-    pub(crate) async fn begin(&self, tried: &Tried, known: bool) -> Begun {
-        let credentials = tried.credentials;
-        let address = self.tally(tried.address).await;
+    pub(crate) async fn begin(&self, keys: &AttemptKeys, known: bool) -> AttemptStart {
+        let credentials = keys.credentials;
+        let address = self.tally(keys.address).await;
         // Nothing is kept of all the users whom somebody makes up.
         if !known && lock(&address).is_full(&credentials, ADDRESS_FAILURES) {
-            return Begun::Locked;
+            return AttemptStart::Locked;
         }
-        let user = self.tally(tried.user).await;
+        let user = self.tally(keys.user).await;
         let all = {
             // Both or none; always in this order.
             let (mut of_address, mut of_user) = (lock(&address), lock(&user));
             let all = !of_address.is_full(&credentials, ADDRESS_FAILURES);
             if of_user.is_full(&credentials, USER_FAILURES) || !(all || known) {
-                return Begun::Locked;
+                return AttemptStart::Locked;
             }
             if all {
                 of_address.0.entry(credentials).or_default().under_way += 1;
@@ -104,13 +104,17 @@ impl Tries {
             of_user.0.entry(credentials).or_default().under_way += 1;
             all
         };
-        let attempt = |tallies| Try { tallies, credentials, verdict: Verdict::Wrong };
-        if all { Begun::Tried(attempt(vec![address, user])) } else { Begun::OnlyRemembered(attempt(vec![user])) }
+        let attempt = |tallies| Attempt { tallies, credentials, verdict: Outcome::Wrong };
+        if all {
+            AttemptStart::AttemptKeys(attempt(vec![address, user]))
+        } else {
+            AttemptStart::CachedOnly(attempt(vec![user]))
+        }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum Outcome {
     Right,
     Wrong,
     Unknown,
@@ -119,16 +123,16 @@ enum Verdict {
 /// Credentials that are being tried. Whatever is dropped without another word was wrong: who hangs up
 /// before the answer has guessed as well.
 #[derive(Debug)]
-pub(crate) struct Try {
-    tallies: Vec<Shared>,
+pub(crate) struct Attempt {
+    tallies: Vec<SharedTally>,
     credentials: Key,
-    verdict: Verdict,
+    verdict: Outcome,
 }
 
-impl Try {
+impl Attempt {
     /// They are right.
     pub(crate) fn right(mut self) {
-        self.verdict = Verdict::Right;
+        self.verdict = Outcome::Right;
     }
 
     /// They are not.
@@ -136,21 +140,21 @@ impl Try {
 
     /// Nobody can tell.
     pub(crate) fn undecided(mut self) {
-        self.verdict = Verdict::Unknown;
+        self.verdict = Outcome::Unknown;
     }
 }
 
-impl Drop for Try {
+impl Drop for Attempt {
     fn drop(&mut self) {
         for tally in &self.tallies {
             let mut tally = lock(tally);
-            if self.verdict == Verdict::Right {
+            if self.verdict == Outcome::Right {
                 tally.0.remove(&self.credentials);
                 continue;
             }
             let state = tally.0.entry(self.credentials).or_default();
             state.under_way = state.under_way.saturating_sub(1);
-            state.wrong |= self.verdict == Verdict::Wrong;
+            state.wrong |= self.verdict == Outcome::Wrong;
             if state.under_way == 0 && !state.wrong {
                 tally.0.remove(&self.credentials);
             }
@@ -162,61 +166,61 @@ impl Drop for Try {
 mod tests {
     use super::*;
 
-    fn tried(address: u8, user: u8, password: u8) -> Tried {
+    fn keys(address: u8, user: u8, password: u8) -> AttemptKeys {
         let mut of_user = [user; 32];
         of_user[..2].copy_from_slice(&[0xff, address]);
-        Tried { address: [address; 32], user: of_user, credentials: [password; 32] }
+        AttemptKeys { address: [address; 32], user: of_user, credentials: [password; 32] }
     }
 
-    async fn begin(tries: &Tries, tried: Tried) -> Option<Try> {
-        match tries.begin(&tried, false).await {
-            Begun::Tried(attempt) => Some(attempt),
-            Begun::OnlyRemembered(_) => panic!("nobody is known"),
-            Begun::Locked => None,
+    async fn begin(attempts: &LoginAttempts, keys: AttemptKeys) -> Option<Attempt> {
+        match attempts.begin(&keys, false).await {
+            AttemptStart::AttemptKeys(attempt) => Some(attempt),
+            AttemptStart::CachedOnly(_) => panic!("nobody is known"),
+            AttemptStart::Locked => None,
         }
     }
 
     #[tokio::test]
     async fn what_is_under_way_counts() {
-        let tries = Tries::default();
+        let attempts = LoginAttempts::default();
         let mut open = Vec::new();
         for n in 0..10 {
-            open.push(begin(&tries, tried(1, 2, n)).await.unwrap());
+            open.push(begin(&attempts, keys(1, 2, n)).await.unwrap());
         }
-        assert!(begin(&tries, tried(1, 2, 10)).await.is_none(), "ten are tried and none is known to be wrong");
-        begin(&tries, tried(1, 2, 3)).await.unwrap().right();
-        assert!(begin(&tries, tried(1, 2, 10)).await.is_some(), "one was right");
+        assert!(begin(&attempts, keys(1, 2, 10)).await.is_none(), "ten are tried and none is known to be wrong");
+        begin(&attempts, keys(1, 2, 3)).await.unwrap().right();
+        assert!(begin(&attempts, keys(1, 2, 10)).await.is_some(), "one was right");
     }
 
     #[tokio::test]
     async fn credentials_count_not_requests() {
-        let tries = Tries::default();
+        let attempts = LoginAttempts::default();
         for _ in 0..1000 {
-            begin(&tries, tried(1, 2, 3)).await.unwrap().wrong();
+            begin(&attempts, keys(1, 2, 3)).await.unwrap().wrong();
         }
         for _ in 0..1000 {
-            begin(&tries, tried(1, 2, 4)).await.unwrap().undecided();
+            begin(&attempts, keys(1, 2, 4)).await.unwrap().undecided();
         }
         for n in 10..19 {
-            drop(begin(&tries, tried(1, 2, n)).await.unwrap());
+            drop(begin(&attempts, keys(1, 2, n)).await.unwrap());
         }
-        assert!(begin(&tries, tried(1, 2, 30)).await.is_none());
-        assert!(begin(&tries, tried(1, 3, 30)).await.is_some(), "another user");
-        assert!(begin(&tries, tried(1, 2, 3)).await.is_some(), "nothing new is tried");
+        assert!(begin(&attempts, keys(1, 2, 30)).await.is_none());
+        assert!(begin(&attempts, keys(1, 3, 30)).await.is_some(), "another user");
+        assert!(begin(&attempts, keys(1, 2, 3)).await.is_some(), "nothing new is tried");
     }
 
     #[tokio::test]
     async fn an_address_has_a_limit_and_guesses_beyond_count_for_known_users() {
-        let tries = Tries::default();
+        let attempts = LoginAttempts::default();
         for n in 0..100 {
-            begin(&tries, tried(1, n, n)).await.unwrap().wrong();
+            begin(&attempts, keys(1, n, n)).await.unwrap().wrong();
         }
         for n in 100..110 {
-            let begun = tries.begin(&tried(1, 200, n), true).await;
-            assert!(matches!(begun, Begun::OnlyRemembered(_)), "{begun:?}");
+            let begun = attempts.begin(&keys(1, 200, n), true).await;
+            assert!(matches!(begun, AttemptStart::CachedOnly(_)), "{begun:?}");
         }
-        assert!(matches!(tries.begin(&tried(1, 200, 111), true).await, Begun::Locked));
-        assert!(begin(&tries, tried(1, 201, 112)).await.is_none());
-        assert!(begin(&tries, tried(2, 3, 112)).await.is_some(), "another address");
+        assert!(matches!(attempts.begin(&keys(1, 200, 111), true).await, AttemptStart::Locked));
+        assert!(begin(&attempts, keys(1, 201, 112)).await.is_none());
+        assert!(begin(&attempts, keys(2, 3, 112)).await.is_some(), "another address");
     }
 }

@@ -13,14 +13,14 @@ use crate::server::upstream::scoped_token;
 
 /// What a caller shows of themselves.
 #[derive(Clone, Copy)]
-pub(crate) struct Asker<'a> {
+pub(crate) struct Credentials<'a> {
     pub(crate) headers: &'a HeaderMap,
     query: Option<&'a str>,
     pub(crate) certificate: Option<&'a ClientCertificate>,
     pub(crate) caller: &'a Caller,
 }
 
-impl<'a> Asker<'a> {
+impl<'a> Credentials<'a> {
     pub(crate) fn new(head: &'a request::Parts, caller: &'a Caller) -> Self {
         let identity = head.extensions.get::<PeerIdentity>();
         let certificate = identity.and_then(|identity| identity.certificate.as_deref());

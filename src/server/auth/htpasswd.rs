@@ -5,7 +5,7 @@
 //! are remembered for a minute, under a salted hash of the credentials and of the line they were
 //! checked against: a changed line counts at once. Strangers cannot keep the machine busy: few
 //! checks run at once, clients take turns (`fair`), a bounded number waits for a bounded time, and an
-//! address that fails too often has to wait (`tries`).
+//! address that fails too often has to wait (`attempts`).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,17 +18,17 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::server::auth::attempts::{Begun, Tried, Tries, Try};
-use crate::server::auth::reloading_file::{CredentialsFileError, Watched, entries};
+use crate::server::auth::attempts::{Attempt, AttemptKeys, AttemptStart, LoginAttempts};
+use crate::server::auth::reloading_file::{CredentialsFileError, ReloadingFile, entries};
 use crate::server::client_address::client_network;
-use crate::server::fair_queue::{Bounds, FairPlaces, NoTurn};
+use crate::server::fair_queue::{FairQueue, QueueFull, QueueLimits};
 
 /// How long a verdict is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// How many verdicts of each kind are remembered.
 const VERDICTS: u64 = 10_000;
 /// A hash of a higher cost takes minutes to check.
-const MOST_COST: u32 = 16;
+const MAX_COST: u32 = 16;
 /// Longer names and passwords are wrong without looking; bcrypt reads 72 bytes of a password.
 const NAME_LIMIT: usize = 256;
 const PASSWORD_LIMIT: usize = 1024;
@@ -36,13 +36,13 @@ const PASSWORD_LIMIT: usize = 1024;
 const WAITING_PER_CLIENT: usize = 64;
 const WAITING: usize = 4096;
 /// How long a check waits for its turn; clients do not wait much longer for their answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long those who ask the same at the same time share one check.
 const SHARED: Duration = Duration::from_secs(1);
 
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum PasswordCheck {
     /// The password is the user's.
     Right,
     /// It is not, or there is no such user.
@@ -63,42 +63,46 @@ struct Users {
 }
 
 /// One htpasswd file.
-pub(crate) struct Passwords {
-    users: Watched<Users>,
+pub(crate) struct HtpasswdFile {
+    users: ReloadingFile<Users>,
 }
 
 /// What is shared by all htpasswd files of a server: the turns, the memory, the failures.
-pub(crate) struct Desk {
+pub(crate) struct PasswordChecker {
     right: moka::future::Cache<[u8; 32], ()>,
     wrong: moka::future::Cache<[u8; 32], ()>,
     /// Checks under way, by credentials and client.
     checks: moka::future::Cache<[u8; 32], ()>,
-    tries: Tries,
+    attempts: LoginAttempts,
     salt: [u64; 4],
-    turns: Arc<FairPlaces>,
+    queue: Arc<FairQueue>,
 }
 
-impl Default for Desk {
+impl Default for PasswordChecker {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self::new((cores / 2).max(1))
     }
 }
 
-impl Desk {
+impl PasswordChecker {
     /// Makes a desk where so many passwords are checked at once.
     fn new(places: usize) -> Self {
         let seeds = RandomState::new();
         let verdicts = |life| moka::future::Cache::builder().max_capacity(VERDICTS).time_to_live(life).build();
-        let bounds =
-            Bounds { places, places_per_client: places, waiting: WAITING, waiting_per_client: WAITING_PER_CLIENT };
+        let bounds = QueueLimits {
+            permits: places,
+            permits_per_client: places,
+            waiting: WAITING,
+            waiting_per_client: WAITING_PER_CLIENT,
+        };
         Self {
             right: verdicts(REMEMBERED),
             wrong: verdicts(REMEMBERED),
             checks: verdicts(SHARED),
-            tries: Tries::default(),
+            attempts: LoginAttempts::default(),
             salt: [0u8, 1, 2, 3].map(|part| seeds.hash_one(part)),
-            turns: FairPlaces::new(bounds),
+            queue: FairQueue::new(bounds),
         }
     }
 
@@ -113,11 +117,11 @@ impl Desk {
         hash.finalize().into()
     }
 
-    fn tried(&self, from: IpAddr, user: &str, password: &[u8]) -> Tried {
+    fn attempt_keys(&self, from: IpAddr, user: &str, password: &[u8]) -> AttemptKeys {
         let from = client_network(from).to_string();
         // To some registries these are the same user.
         let folded = user.trim().to_lowercase();
-        Tried {
+        AttemptKeys {
             address: self.key(&[b"address", from.as_bytes()]),
             user: self.key(&[b"user", from.as_bytes(), folded.as_bytes()]),
             credentials: self.key(&[b"credentials", user.as_bytes(), password]),
@@ -126,10 +130,10 @@ impl Desk {
 
     /// Begins to try credentials that are checked elsewhere; `None` when too many others from there
     /// were wrong.
-    pub(crate) async fn begin(&self, from: IpAddr, user: &str, password: &[u8]) -> Option<Try> {
-        match self.tries.begin(&self.tried(from, user, password), false).await {
-            Begun::Tried(attempt) | Begun::OnlyRemembered(attempt) => Some(attempt),
-            Begun::Locked => None,
+    pub(crate) async fn begin(&self, from: IpAddr, user: &str, password: &[u8]) -> Option<Attempt> {
+        match self.attempts.begin(&self.attempt_keys(from, user, password), false).await {
+            AttemptStart::AttemptKeys(attempt) | AttemptStart::CachedOnly(attempt) => Some(attempt),
+            AttemptStart::Locked => None,
         }
     }
 
@@ -144,9 +148,9 @@ impl Desk {
     }
 }
 
-impl Passwords {
+impl HtpasswdFile {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { users: Watched::new(path, parse) }
+        Self { users: ReloadingFile::new(path, parse) }
     }
 
     /// Reads the file, to find what is wrong with it.
@@ -163,31 +167,32 @@ impl Passwords {
     /// [`CredentialsFileError`] when nobody can be checked.
     pub(crate) async fn verify(
         &self,
-        desk: &Desk,
+        checker: &PasswordChecker,
         (user, password): (&str, &[u8]),
         from: IpAddr,
-    ) -> Result<Verdict, CredentialsFileError> {
+    ) -> Result<PasswordCheck, CredentialsFileError> {
         let users = self.users.get()?;
         // A NUL would end the password early for bcrypt.
         if user.len() > NAME_LIMIT || password.len() > PASSWORD_LIMIT || password.contains(&0) {
-            return Ok(Verdict::Wrong);
+            return Ok(PasswordCheck::Wrong);
         }
         let known = users.hashes.get(user);
-        let Some(hash) = known.or(users.some.as_ref()) else { return Ok(Verdict::Wrong) };
-        let key = desk.key(&[b"htpasswd", user.as_bytes(), password, hash.as_bytes(), &[u8::from(known.is_some())]]);
+        let Some(hash) = known.or(users.some.as_ref()) else { return Ok(PasswordCheck::Wrong) };
+        let key = checker.key(&[b"htpasswd", user.as_bytes(), password, hash.as_bytes(), &[u8::from(known.is_some())]]);
         // Before the memory, which would tell a guess that is right as well.
-        let (attempt, check) = match desk.tries.begin(&desk.tried(from, user, password), known.is_some()).await {
-            Begun::Tried(attempt) => (attempt, true),
-            Begun::OnlyRemembered(attempt) => (attempt, false),
-            Begun::Locked => return Ok(Verdict::TooMany),
-        };
-        let verdict = match desk.remembered(&key).await {
+        let (attempt, check) =
+            match checker.attempts.begin(&checker.attempt_keys(from, user, password), known.is_some()).await {
+                AttemptStart::AttemptKeys(attempt) => (attempt, true),
+                AttemptStart::CachedOnly(attempt) => (attempt, false),
+                AttemptStart::Locked => return Ok(PasswordCheck::TooMany),
+            };
+        let verdict = match checker.remembered(&key).await {
             Some(remembered) => remembered,
-            None if check => desk.check(key, (password, hash, known.is_some()), client_network(from)).await,
-            None => Verdict::TooMany,
+            None if check => checker.check(key, (password, hash, known.is_some()), client_network(from)).await,
+            None => PasswordCheck::TooMany,
         };
         // Also what there was no turn for was compared with what is remembered.
-        if verdict == Verdict::Right {
+        if verdict == PasswordCheck::Right {
             attempt.right();
         } else {
             attempt.wrong();
@@ -196,28 +201,33 @@ impl Passwords {
     }
 }
 
-impl Desk {
-    async fn remembered(&self, key: &[u8; 32]) -> Option<Verdict> {
+impl PasswordChecker {
+    async fn remembered(&self, key: &[u8; 32]) -> Option<PasswordCheck> {
         if self.right.get(key).await.is_some() {
-            return Some(Verdict::Right);
+            return Some(PasswordCheck::Right);
         }
-        self.wrong.get(key).await.map(|()| Verdict::Wrong)
+        self.wrong.get(key).await.map(|()| PasswordCheck::Wrong)
     }
 
     /// Checks a password, when it is the client's turn. Those of one client who ask the same at the
     /// same time share one check and one place.
-    async fn check(&self, key: [u8; 32], (password, hash, is_known): (&[u8], &str, bool), client: IpAddr) -> Verdict {
+    async fn check(
+        &self,
+        key: [u8; 32],
+        (password, hash, is_known): (&[u8], &str, bool),
+        client: IpAddr,
+    ) -> PasswordCheck {
         let (password, hash) = (Zeroizing::new(password.to_vec()), hash.to_owned());
         let shared = self.key(&[&key, client.to_string().as_bytes()]);
         let right = self.checks.try_get_with(shared, async {
-            let turn = match tokio::time::timeout(PATIENCE, self.turns.take(client)).await {
+            let turn = match tokio::time::timeout(QUEUE_TIMEOUT, self.queue.take(client)).await {
                 Ok(Ok(turn)) => turn,
-                Ok(Err(NoTurn::Client)) => return Err(Verdict::Crowded),
-                Ok(Err(NoTurn::All)) | Err(_) => return Err(Verdict::Busy),
+                Ok(Err(QueueFull::Client)) => return Err(PasswordCheck::Crowded),
+                Ok(Err(QueueFull::All)) | Err(_) => return Err(PasswordCheck::Busy),
             };
             // Another client may have asked the same meanwhile.
             match self.remembered(&key).await {
-                Some(Verdict::Right) => return Ok(()),
+                Some(PasswordCheck::Right) => return Ok(()),
                 Some(verdict) => return Err(verdict),
                 None => {}
             }
@@ -230,9 +240,9 @@ impl Desk {
                 return Ok(());
             }
             self.wrong.insert(key, ()).await;
-            Err(Verdict::Wrong)
+            Err(PasswordCheck::Wrong)
         });
-        right.await.map_or_else(|verdict| *verdict, |()| Verdict::Right)
+        right.await.map_or_else(|verdict| *verdict, |()| PasswordCheck::Right)
     }
 }
 
@@ -248,9 +258,9 @@ fn parse(text: &str) -> Result<Users, (usize, String)> {
         }
         let parts =
             bcrypt::HashParts::from_str(hash).map_err(|error| (line, format!("the hash of {name:?}: {error}")))?;
-        if parts.get_cost() > MOST_COST {
+        if parts.get_cost() > MAX_COST {
             let reason =
-                format!("the hash of {name:?} has cost {}; more than {MOST_COST} takes too long", parts.get_cost());
+                format!("the hash of {name:?} has cost {}; more than {MAX_COST} takes too long", parts.get_cost());
             return Err((line, reason));
         }
         if users.hashes.insert(name.to_owned(), hash.to_owned()).is_some() {
@@ -272,11 +282,11 @@ mod tests {
         bcrypt::hash(password, 4).unwrap()
     }
 
-    fn file(content: &str) -> (tempfile::TempDir, std::path::PathBuf, Passwords) {
+    fn file(content: &str) -> (tempfile::TempDir, std::path::PathBuf, HtpasswdFile) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("htpasswd");
         std::fs::write(&path, content).unwrap();
-        let passwords = Passwords::new(&path);
+        let passwords = HtpasswdFile::new(&path);
         (dir, path, passwords)
     }
 
@@ -285,20 +295,20 @@ mod tests {
         // What `htpasswd -Bbn bob secret` of Apache 2.4 wrote.
         let (_dir, path, passwords) =
             file(&format!("# comment\n\nbob:{}\nalice:{}\n", hash("secret").replace("$2b$", "$2y$"), hash("other")));
-        let desk = Desk::default();
+        let checker = PasswordChecker::default();
         let verdict =
-            async |user: &str, password: &str| passwords.verify(&desk, (user, password.as_bytes()), HERE).await;
-        assert_eq!(verdict("bob", "secret").await, Ok(Verdict::Right));
-        assert_eq!(verdict("bob", "secret").await, Ok(Verdict::Right), "remembered");
+            async |user: &str, password: &str| passwords.verify(&checker, (user, password.as_bytes()), HERE).await;
+        assert_eq!(verdict("bob", "secret").await, Ok(PasswordCheck::Right));
+        assert_eq!(verdict("bob", "secret").await, Ok(PasswordCheck::Right), "remembered");
         for (user, password) in
             [("bob", "other"), ("alice", "secret"), ("carol", "secret"), ("", ""), ("bob", ""), ("bob", "secret\0x")]
         {
-            assert_eq!(verdict(user, password).await, Ok(Verdict::Wrong), "{user}:{password}");
+            assert_eq!(verdict(user, password).await, Ok(PasswordCheck::Wrong), "{user}:{password}");
         }
         // A changed file counts at once, for the remembered too.
         std::fs::write(&path, format!("bob:{}\n", hash("new"))).unwrap();
-        assert_eq!(verdict("bob", "secret").await, Ok(Verdict::Wrong));
-        assert_eq!(verdict("bob", "new").await, Ok(Verdict::Right));
+        assert_eq!(verdict("bob", "secret").await, Ok(PasswordCheck::Wrong));
+        assert_eq!(verdict("bob", "new").await, Ok(PasswordCheck::Right));
         std::fs::write(&path, "bob:broken").unwrap();
         assert!(verdict("bob", "new").await.is_err());
         std::fs::remove_file(&path).unwrap();
@@ -308,49 +318,49 @@ mod tests {
     #[tokio::test]
     async fn guessing_comes_to_an_end() {
         let (_dir, _, passwords) = file(&format!("bob:{}\nalice:{}\n", hash("secret"), hash("x")));
-        let desk = Desk::default();
+        let checker = PasswordChecker::default();
         let verify = async |user: &str, password: &str, from| {
-            passwords.verify(&desk, (user, password.as_bytes()), from).await.unwrap()
+            passwords.verify(&checker, (user, password.as_bytes()), from).await.unwrap()
         };
-        assert_eq!(verify("alice", "x", HERE).await, Verdict::Right);
+        assert_eq!(verify("alice", "x", HERE).await, PasswordCheck::Right);
         for n in 0..USER_FAILURES {
             let guess = format!("guess {n}");
-            assert_eq!(verify("bob", &guess, HERE).await, Verdict::Wrong);
+            assert_eq!(verify("bob", &guess, HERE).await, PasswordCheck::Wrong);
             // The same mistake again and again, as of a badly configured client, is one.
-            assert_eq!(verify("bob", &guess, HERE).await, Verdict::Wrong);
+            assert_eq!(verify("bob", &guess, HERE).await, PasswordCheck::Wrong);
         }
-        assert_eq!(verify("bob", "secret", HERE).await, Verdict::TooMany);
-        assert_eq!(verify("alice", "x", HERE).await, Verdict::Right);
+        assert_eq!(verify("bob", "secret", HERE).await, PasswordCheck::TooMany);
+        assert_eq!(verify("alice", "x", HERE).await, PasswordCheck::Right);
         let there = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(verify("bob", "secret", there).await, Verdict::Right);
+        assert_eq!(verify("bob", "secret", there).await, PasswordCheck::Right);
         // What is remembered elsewhere is no way to guess without end.
-        assert_eq!(verify("bob", "secret", HERE).await, Verdict::TooMany);
+        assert_eq!(verify("bob", "secret", HERE).await, PasswordCheck::TooMany);
         for n in 0..ADDRESS_FAILURES {
-            assert_eq!(verify(&n.to_string(), "x", there).await, Verdict::Wrong);
+            assert_eq!(verify(&n.to_string(), "x", there).await, PasswordCheck::Wrong);
         }
-        assert_eq!(verify("alice", "y", there).await, Verdict::TooMany);
-        assert_eq!(verify("bob", "secret", there).await, Verdict::Right, "remembered");
+        assert_eq!(verify("alice", "y", there).await, PasswordCheck::TooMany);
+        assert_eq!(verify("bob", "secret", there).await, PasswordCheck::Right, "remembered");
         for n in 0..USER_FAILURES {
-            assert_eq!(verify("bob", &n.to_string(), there).await, Verdict::TooMany);
+            assert_eq!(verify("bob", &n.to_string(), there).await, PasswordCheck::TooMany);
         }
-        assert_eq!(verify("bob", "secret", there).await, Verdict::TooMany, "ten guesses at what is remembered");
+        assert_eq!(verify("bob", "secret", there).await, PasswordCheck::TooMany, "ten guesses at what is remembered");
     }
 
     #[tokio::test]
     async fn guesses_that_come_together_are_no_more_than_others() {
         let (_dir, _, passwords) = file(&format!("bob:{}\n", hash("secret")));
-        let (passwords, desk) = (Arc::new(passwords), Arc::new(Desk::default()));
+        let (passwords, checker) = (Arc::new(passwords), Arc::new(PasswordChecker::default()));
         let crowd: Vec<_> = (0..60)
             .map(|n| {
-                let (passwords, desk) = (passwords.clone(), desk.clone());
-                tokio::spawn(async move { passwords.verify(&desk, ("bob", format!("{n}").as_bytes()), HERE).await })
+                let (passwords, checker) = (passwords.clone(), checker.clone());
+                tokio::spawn(async move { passwords.verify(&checker, ("bob", format!("{n}").as_bytes()), HERE).await })
             })
             .collect();
         let mut wrong = 0;
         for one in crowd {
             match one.await.unwrap().unwrap() {
-                Verdict::Wrong => wrong += 1,
-                other => assert_eq!(other, Verdict::TooMany),
+                PasswordCheck::Wrong => wrong += 1,
+                other => assert_eq!(other, PasswordCheck::TooMany),
             }
         }
         assert_eq!(wrong, USER_FAILURES, "as many are tried as the limit says");
@@ -359,19 +369,19 @@ mod tests {
     #[tokio::test]
     async fn what_is_remembered_is_no_way_to_guess_many_at_once() {
         let (_dir, _, passwords) = file(&format!("bob:{}\n", hash("secret")));
-        let desk = Desk::new(1);
+        let checker = PasswordChecker::new(1);
         let there = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(passwords.verify(&desk, ("bob", b"secret"), there).await, Ok(Verdict::Right));
+        assert_eq!(passwords.verify(&checker, ("bob", b"secret"), there).await, Ok(PasswordCheck::Right));
         // None of these has an answer yet when the right one comes.
-        let _hold = desk.turns.take(there).await.unwrap();
+        let _hold = checker.queue.take(there).await.unwrap();
         let guesses: Vec<_> = (0..USER_FAILURES).map(|n| n.to_string()).collect();
         let mut waiting: Vec<_> =
-            guesses.iter().map(|guess| Box::pin(passwords.verify(&desk, ("bob", guess.as_bytes()), HERE))).collect();
+            guesses.iter().map(|guess| Box::pin(passwords.verify(&checker, ("bob", guess.as_bytes()), HERE))).collect();
         for one in &mut waiting {
             assert!(futures_util::poll!(one).is_pending());
         }
-        assert_eq!(passwords.verify(&desk, ("bob", b"secret"), HERE).await, Ok(Verdict::TooMany));
-        assert_eq!(passwords.verify(&desk, ("bob", b"secret"), there).await, Ok(Verdict::Right));
+        assert_eq!(passwords.verify(&checker, ("bob", b"secret"), HERE).await, Ok(PasswordCheck::TooMany));
+        assert_eq!(passwords.verify(&checker, ("bob", b"secret"), there).await, Ok(PasswordCheck::Right));
     }
 
     #[tokio::test]
@@ -379,16 +389,16 @@ mod tests {
         // As `htpasswd -B` makes them: a few milliseconds each.
         let hash = |password| bcrypt::hash(password, 6).unwrap();
         let (_dir, _, passwords) = file(&format!("bob:{}\nann:{}\n", hash("secret"), hash("x")));
-        let (passwords, desk) = (Arc::new(passwords), Arc::new(Desk::new(1)));
+        let (passwords, checker) = (Arc::new(passwords), Arc::new(PasswordChecker::new(1)));
         let (done, mut ended) = tokio::sync::mpsc::unbounded_channel();
         let ask = |user: String, password: &'static str, from: IpAddr| {
-            let (passwords, desk, done) = (passwords.clone(), desk.clone(), done.clone());
+            let (passwords, checker, done) = (passwords.clone(), checker.clone(), done.clone());
             tokio::spawn(async move {
-                let verdict = passwords.verify(&desk, (&user, password.as_bytes()), from).await.unwrap();
+                let verdict = passwords.verify(&checker, (&user, password.as_bytes()), from).await.unwrap();
                 let _ = done.send((from, verdict));
             })
         };
-        let hold = desk.turns.take(IpAddr::from([198, 51, 100, 7])).await.unwrap();
+        let hold = checker.queue.take(IpAddr::from([198, 51, 100, 7])).await.unwrap();
         for n in 0..1000u16 {
             ask(format!("user {n}"), "x", std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, n, 0, 0, n).into());
         }
@@ -400,11 +410,13 @@ mod tests {
         for _ in 0..1001 {
             match ended.recv().await.unwrap() {
                 (from, verdict) if from == here => {
-                    assert_eq!(verdict, Verdict::Right);
+                    assert_eq!(verdict, PasswordCheck::Right);
                     before = Some(wrong);
                 }
-                (_, Verdict::Wrong) => wrong += 1,
-                (_, verdict) => assert!(matches!(verdict, Verdict::Crowded | Verdict::TooMany), "{verdict:?}"),
+                (_, PasswordCheck::Wrong) => wrong += 1,
+                (_, verdict) => {
+                    assert!(matches!(verdict, PasswordCheck::Crowded | PasswordCheck::TooMany), "{verdict:?}")
+                }
             }
         }
         assert!(before.unwrap() <= 2, "{before:?} guesses were checked before the password from elsewhere");
@@ -415,15 +427,15 @@ mod tests {
     #[tokio::test]
     async fn a_crowd_with_one_password_is_one_check() {
         let (_dir, _, passwords) = file(&format!("bob:{}\n", bcrypt::hash("secret", 8).unwrap()));
-        let (passwords, desk) = (Arc::new(passwords), Arc::new(Desk::default()));
+        let (passwords, checker) = (Arc::new(passwords), Arc::new(PasswordChecker::default()));
         let crowd: Vec<_> = (0..50)
             .map(|_| {
-                let (passwords, desk) = (passwords.clone(), desk.clone());
-                tokio::spawn(async move { passwords.verify(&desk, ("bob", b"secret"), HERE).await })
+                let (passwords, checker) = (passwords.clone(), checker.clone());
+                tokio::spawn(async move { passwords.verify(&checker, ("bob", b"secret"), HERE).await })
             })
             .collect();
         for one in crowd {
-            assert_eq!(one.await.unwrap(), Ok(Verdict::Right));
+            assert_eq!(one.await.unwrap(), Ok(PasswordCheck::Right));
         }
     }
 

@@ -16,28 +16,28 @@ const REFUSALS: u64 = 10_000;
 
 /// How many questions one request may still lead to.
 #[derive(Debug)]
-pub(crate) struct Questions(AtomicUsize);
+pub(crate) struct QueryBudget(AtomicUsize);
 
-impl Default for Questions {
+impl Default for QueryBudget {
     fn default() -> Self {
         Self(AtomicUsize::new(MOST))
     }
 }
 
-impl Questions {
+impl QueryBudget {
     fn take(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 }
 
 /// What the registry said to questions of release addresses.
-pub(crate) struct Answers {
+pub(crate) struct QueryCache {
     refused: moka::future::Cache<[u8; 32], ()>,
     /// What was granted is remembered by `access`, and only is no new question here.
     granted: moka::future::Cache<[u8; 32], ()>,
 }
 
-impl Default for Answers {
+impl Default for QueryCache {
     fn default() -> Self {
         let cache = || moka::future::Cache::builder().max_capacity(REFUSALS).time_to_live(REMEMBERED).build();
         Self { refused: cache(), granted: cache() }
@@ -50,7 +50,7 @@ enum Other {
     Failed(Problem),
 }
 
-impl Answers {
+impl QueryCache {
     /// Returns what `ask` does, unless it was a refusal lately; those who ask the same at the same
     /// time ask once. `key` tells who asks for what.
     ///
@@ -59,7 +59,7 @@ impl Answers {
     pub(crate) async fn ask(
         &self,
         key: [u8; 32],
-        questions: &Questions,
+        questions: &QueryBudget,
         ask: impl Future<Output = Result<Option<Credential>, Problem>>,
     ) -> Result<Option<Credential>, Problem> {
         let refused = self.refused.try_get_with(key, async {

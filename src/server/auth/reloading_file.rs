@@ -36,13 +36,13 @@ pub enum CredentialsFileError {
 pub(crate) type Parse<T> = fn(&str) -> Result<T, (usize, String)>;
 
 /// A file's content, as of its last change.
-pub(crate) struct Watched<T> {
+pub(crate) struct ReloadingFile<T> {
     path: PathBuf,
     parse: Parse<T>,
     known: RwLock<Option<(Stamp, Arc<T>)>>,
 }
 
-impl<T> Watched<T> {
+impl<T> ReloadingFile<T> {
     pub(crate) fn new(path: &Path, parse: Parse<T>) -> Self {
         Self { path: path.to_owned(), parse, known: RwLock::default() }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use sha2::{Digest as _, Sha256};
 
-use crate::server::auth::reloading_file::{CredentialsFileError, Watched, entries};
+use crate::server::auth::reloading_file::{CredentialsFileError, ReloadingFile, entries};
 
 /// A shorter token can be guessed.
 const LEAST_LENGTH: usize = 16;
@@ -15,12 +15,12 @@ type Named = (String, [u8; 32]);
 
 /// One token file.
 pub(crate) struct TokenFile {
-    tokens: Watched<Vec<Named>>,
+    tokens: ReloadingFile<Vec<Named>>,
 }
 
 impl TokenFile {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { tokens: Watched::new(path, parse) }
+        Self { tokens: ReloadingFile::new(path, parse) }
     }
 
     /// Reads the file, to find what is wrong with it.

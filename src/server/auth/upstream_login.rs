@@ -19,14 +19,14 @@ use crate::server::upstream::Upstream;
 const REMEMBERED: u64 = 10_000;
 
 /// Gets tokens, and remembers each as long as a right.
-pub(crate) struct Login {
+pub(crate) struct UpstreamLogin {
     upstream: Arc<Upstream>,
     tokens: moka::future::Cache<[u8; 32], HeaderValue>,
     salt: [u64; 2],
     timeout: Duration,
 }
 
-impl Login {
+impl UpstreamLogin {
     pub(crate) fn new(upstream: Arc<Upstream>, config: &ServerConfig) -> Self {
         let seeds = RandomState::new();
         let life = Duration::from_secs(config.cache.access_seconds);

@@ -63,7 +63,7 @@ fn verdict(problem: &Problem) -> AccessVerdict {
 
 /// What the upstream says of a manifest, if it says anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manifest {
+pub(crate) enum ManifestState {
     /// It is there and the caller may read it.
     Readable,
     /// It is not there, for this caller.
@@ -77,7 +77,7 @@ pub(crate) enum Manifest {
 /// may be pushed before the next request. The key is a salted hash of the credentials and the
 /// object, which is all that the upstream is told, so nothing is shared between callers of
 /// different credentials and no credential stays in memory.
-pub(crate) struct Access {
+pub(crate) struct UpstreamPermissions {
     upstream: Arc<Upstream>,
     /// Until when, since a token may end before that.
     granted: moka::future::Cache<[u8; 32], Instant>,
@@ -86,7 +86,7 @@ pub(crate) struct Access {
     timeout: Duration,
 }
 
-impl Access {
+impl UpstreamPermissions {
     pub(crate) fn new(upstream: Arc<Upstream>, config: &ServerConfig) -> Self {
         let seeds = RandomState::new();
         Self {
@@ -139,16 +139,16 @@ impl Access {
         digest: &Digest,
         headers: &HeaderMap,
         caller: &Caller,
-    ) -> Result<Manifest, Problem> {
+    ) -> Result<ManifestState, Problem> {
         let key = self.key("pull", name, Some(digest), headers, caller);
         if self.is_granted(&key).await {
             metrics::ACCESS_CHECKS.inc((Right::Pull, AccessVerdict::Cached));
-            return Ok(Manifest::Readable);
+            return Ok(ManifestState::Readable);
         }
         let asked = self.ask_to_pull(key, name, digest, headers, caller).await;
         let verdict = match &asked {
-            Ok(Manifest::Readable) => AccessVerdict::Granted,
-            Ok(Manifest::Absent) => AccessVerdict::Absent,
+            Ok(ManifestState::Readable) => AccessVerdict::Granted,
+            Ok(ManifestState::Absent) => AccessVerdict::Absent,
             Err(problem) => verdict(problem),
         };
         metrics::ACCESS_CHECKS.inc((Right::Pull, verdict));
@@ -162,7 +162,7 @@ impl Access {
         digest: &Digest,
         headers: &HeaderMap,
         caller: &Caller,
-    ) -> Result<Manifest, Problem> {
+    ) -> Result<ManifestState, Problem> {
         let path = format!("/v2/{name}/manifests/{digest}");
         let mut answer = self.ask_about(&path, name, headers, caller).await?;
         let redirected = answer.status().is_redirection();
@@ -176,9 +176,9 @@ impl Access {
             }
             StatusCode::OK => {
                 self.grant(key, headers).await;
-                Ok(Manifest::Readable)
+                Ok(ManifestState::Readable)
             }
-            StatusCode::NOT_FOUND => Ok(Manifest::Absent),
+            StatusCode::NOT_FOUND => Ok(ManifestState::Absent),
             status if redirected => Err(Problem::UpstreamFailing(status, None)),
             _ => Err(self.refusal(answer, (&Method::HEAD, &path), caller).await),
         }

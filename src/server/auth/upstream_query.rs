@@ -6,52 +6,52 @@ use http::StatusCode;
 use zeroize::Zeroizing;
 
 use crate::registry;
-use crate::server::auth::credentials::Asker;
-use crate::server::auth::release_queries::Questions;
-use crate::server::auth::upstream_login::Login;
-use crate::server::auth::upstream_permissions::{Access, Manifest};
+use crate::server::auth::credentials::Credentials;
+use crate::server::auth::release_queries::QueryBudget;
+use crate::server::auth::upstream_login::UpstreamLogin;
+use crate::server::auth::upstream_permissions::{ManifestState, UpstreamPermissions};
 use crate::server::error::Problem;
 use crate::store::SetAddress;
 
 /// What is wanted.
 #[derive(Clone, Copy)]
-pub(crate) enum Right<'a> {
+pub(crate) enum Permission<'a> {
     Read,
     /// To read by the way, as one of many repositories below a release address.
-    See(&'a Questions),
+    See(&'a QueryBudget),
     Write,
 }
 
-impl Right<'_> {
+impl Permission<'_> {
     pub(crate) fn is_write(self) -> bool {
         matches!(self, Self::Write)
     }
 }
 
 /// User and password of HTTP Basic.
-pub(crate) type BasicPair = (String, Zeroizing<Vec<u8>>);
+pub(crate) type BasicCredentials = (String, Zeroizing<Vec<u8>>);
 
 /// A question to the registry about a caller's right.
 #[derive(Clone, Copy)]
-pub(crate) struct Question<'a> {
-    pub(crate) access: &'a Arc<Access>,
-    pub(crate) login: &'a Login,
+pub(crate) struct PermissionQuery<'a> {
+    pub(crate) access: &'a Arc<UpstreamPermissions>,
+    pub(crate) login: &'a UpstreamLogin,
     pub(crate) repository: &'a str,
     pub(crate) set: &'a SetAddress,
-    pub(crate) asker: Asker<'a>,
-    pub(crate) basic: Option<&'a BasicPair>,
+    pub(crate) credentials: Credentials<'a>,
+    pub(crate) basic: Option<&'a BasicCredentials>,
 }
 
-impl Question<'_> {
+impl PermissionQuery<'_> {
     /// Asks it; `false` is a refusal.
-    pub(crate) async fn ask(&self, right: Right<'_>) -> Result<bool, Problem> {
-        let Question { access, login, repository, set, asker, basic } = *self;
-        let caller = asker.caller;
+    pub(crate) async fn ask(&self, right: Permission<'_>) -> Result<bool, Problem> {
+        let PermissionQuery { access, login, repository, set, credentials, basic } = *self;
+        let caller = credentials.caller;
         let credential = basic.map(|(user, password)| {
             registry::Credential::new(user.as_str(), String::from_utf8_lossy(password).into_owned())
         });
         let actions = if right.is_write() { "pull,push" } else { "pull" };
-        let headers = |credential| login.headers((repository, actions), asker.headers, credential, caller.id);
+        let headers = |credential| login.headers((repository, actions), credentials.headers, credential, caller.id);
         if right.is_write()
             && let Some(nobody) = headers(None).await?
         {
@@ -69,7 +69,7 @@ impl Question<'_> {
             Some(headers) if right.is_write() => access.push(repository, &headers, caller).await.map(|()| true),
             Some(headers) => {
                 let found = access.pull(repository, set.digest(), &headers, caller).await;
-                found.map(|found| found == Manifest::Readable)
+                found.map(|found| found == ManifestState::Readable)
             }
             None => return Ok(false),
         };

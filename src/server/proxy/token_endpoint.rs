@@ -22,10 +22,10 @@ use crate::server::caller::Caller;
 use crate::server::error::{Problem, Shape};
 use crate::server::listener::request_body::ClientBody;
 use crate::server::listener::response_body::Answer;
-use crate::server::registries::{Door, Site};
+use crate::server::registries::{HostRegistries, Registry};
 use crate::server::upstream::repository_names;
 use crate::server::upstream::repository_names::Scope;
-use crate::server::upstream::scoped_token::{self, Passport, Stamp};
+use crate::server::upstream::scoped_token::{self, RegistryTag, ScopedToken};
 use crate::server::upstream::{Body, Upstream};
 
 const METHODS: &str = "GET, POST";
@@ -82,18 +82,18 @@ impl Asked {
 
     /// Finds the registry that the first scope names, and its scopes as it calls them. What is
     /// another registry's is left out: no token is for two of them.
-    fn resolve<'a>(&self, door: Door<'a>) -> (Option<&'a Site>, Vec<String>) {
-        let mut chosen: Option<Option<&'a Site>> = None;
+    fn resolve<'a>(&self, host: HostRegistries<'a>) -> (Option<&'a Registry>, Vec<String>) {
+        let mut chosen: Option<Option<&'a Registry>> = None;
         let mut scopes = Vec::new();
         for text in &self.scopes {
             let Some(scope) = Scope::parse(text) else { continue };
-            let below = scope.split().and_then(|(first, rest)| Some((door.below(first)?, rest)));
+            let below = scope.split().and_then(|(first, rest)| Some((host.below(first)?, rest)));
             let (site, name) = match below {
                 Some((site, rest)) => (Some(&**site), rest),
-                None => (door.site.map(|site| &**site), scope.name),
+                None => (host.site.map(|site| &**site), scope.name),
             };
             let first = *chosen.get_or_insert(site);
-            if first.map(|site| &site.stamp) == site.map(|site| &site.stamp) {
+            if first.map(|site| &site.tag) == site.map(|site| &site.tag) {
                 scopes.push(scope.with_name(name));
             }
         }
@@ -102,7 +102,11 @@ impl Asked {
 }
 
 /// Answers with a token.
-pub(crate) async fn issue(door: Door<'_>, request: Request<ClientBody>, caller: &Caller) -> Result<Answer, Problem> {
+pub(crate) async fn issue(
+    host: HostRegistries<'_>,
+    request: Request<ClientBody>,
+    caller: &Caller,
+) -> Result<Answer, Problem> {
     let (parts, body) = request.into_parts();
     let form = match parts.method {
         Method::GET => None,
@@ -114,30 +118,30 @@ pub(crate) async fn issue(door: Door<'_>, request: Request<ClientBody>, caller: 
         _ => return Err(Problem::Method(Shape::Registry, METHODS)),
     };
     let asked = Asked::parse(form.as_deref().unwrap_or_else(|| parts.uri.query().unwrap_or_default().as_bytes()));
-    let (mut site, scopes) = asked.resolve(door);
-    if asked.scopes.is_empty() && !door.has_paths() {
-        site = door.site.map(|site| &**site);
+    let (mut site, scopes) = asked.resolve(host);
+    if asked.scopes.is_empty() && !host.has_paths() {
+        site = host.site.map(|site| &**site);
     }
     let basic = scoped_token::basic(&parts.headers);
     let Some(site) = site else {
         // A login that names no repository: which registry it is for shows when one is asked for.
-        return Ok(granted(&Passport::Nobody, &Stamp::of(NO_SITE)));
+        return Ok(granted(&ScopedToken::Nobody, &RegistryTag::of(NO_SITE)));
     };
     let ways = site.upstream.challenges(caller.id).await?;
     let known = ways.iter().find(|way| matches!(way.scheme(), "basic" | "bearer"));
     let secret = basic.is_some() || asked.has("refresh_token") || asked.has("password");
     match known {
         None if form.is_some() => Err(Problem::Method(Shape::Registry, "GET")),
-        None => Ok(granted(&Passport::Nobody, &site.stamp)),
-        Some(_) if !secret && site.upstream.has_own() => Ok(granted(&Passport::Nobody, &site.stamp)),
+        None => Ok(granted(&ScopedToken::Nobody, &site.tag)),
+        Some(_) if !secret && site.upstream.has_own() => Ok(granted(&ScopedToken::Nobody, &site.tag)),
         // Clients that have met this repeat it as a GET with the password.
         Some(way) if way.scheme() == "basic" && form.is_some() => Err(Problem::Method(Shape::Registry, "GET")),
         Some(way) if way.scheme() == "basic" => match basic {
             Some(pair) => {
                 site.upstream.check(&parts.headers, caller.id).await?;
-                Ok(granted(&Passport::Basic(pair), &site.stamp))
+                Ok(granted(&ScopedToken::Basic(pair), &site.tag))
             }
-            None => Ok(granted(&Passport::Nobody, &site.stamp)),
+            None => Ok(granted(&ScopedToken::Nobody, &site.tag)),
         },
         Some(way) => {
             let authorization = basic.and(parts.headers.get(AUTHORIZATION));
@@ -149,7 +153,7 @@ pub(crate) async fn issue(door: Door<'_>, request: Request<ClientBody>, caller: 
 /// Asks the registry's own token server.
 #[allow(clippy::too_many_arguments, reason = "one call, all of it different")]
 async fn ask(
-    site: &Site,
+    site: &Registry,
     way: &Challenge,
     asked: &Asked,
     scopes: &[String],
@@ -175,7 +179,7 @@ async fn ask(
     let mut pairs: Vec<(&str, Cow<'_, str>)> = Vec::new();
     for (key, value) in &asked.rest {
         let value = match key.as_str() {
-            "refresh_token" => scoped_token::refresh(value, &site.stamp).ok_or_else(unauthorized)?,
+            "refresh_token" => scoped_token::refresh(value, &site.tag).ok_or_else(unauthorized)?,
             _ if scoped_token::holds_token(value.as_bytes()) => return Err(unauthorized()),
             _ => value,
         };
@@ -206,7 +210,7 @@ async fn ask(
     let answered = tokio::time::timeout(site.upstream.question_time, whole).await;
     let (head, body) = answered.unwrap_or(Err(Problem::UpstreamTimeout))?;
     match head.status {
-        StatusCode::OK => wrapped(&body, &site.stamp).ok_or_else(|| failing("its answer is no token")),
+        StatusCode::OK => wrapped(&body, &site.tag).ok_or_else(|| failing("its answer is no token")),
         status if status.is_client_error() => {
             let mut headers = Box::new(HeaderMap::new());
             if let Some(value) = head.headers.get(http::header::RETRY_AFTER) {
@@ -220,14 +224,14 @@ async fn ask(
 }
 
 /// Puts the registry's tokens into ours; the rest of the answer stays.
-fn wrapped(body: &Bytes, stamp: &Stamp) -> Option<Answer> {
+fn wrapped(body: &Bytes, tag: &RegistryTag) -> Option<Answer> {
     let mut answer: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
     let mut found = false;
     for key in ["token", "access_token", "refresh_token"] {
         if let Some(serde_json::Value::String(token)) = answer.get_mut(key)
             && !token.is_empty()
         {
-            *token = Passport::Token(token).issue(stamp);
+            *token = ScopedToken::Token(token).issue(tag);
             found |= key != "refresh_token";
         }
     }
@@ -238,8 +242,8 @@ fn unauthorized() -> Problem {
     Problem::PassedOn { status: StatusCode::UNAUTHORIZED, headers: Box::default(), body: None }
 }
 
-fn granted(passport: &Passport<'_>, stamp: &Stamp) -> Answer {
-    let token = passport.issue(stamp);
+fn granted(passport: &ScopedToken<'_>, tag: &RegistryTag) -> Answer {
+    let token = passport.issue(tag);
     json(serde_json::json!({ "token": token, "access_token": token, "expires_in": LIFE }))
 }
 

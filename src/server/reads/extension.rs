@@ -13,7 +13,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
 use crate::image::Digest;
-use crate::server::auth::upstream_permissions::{Access, Manifest};
+use crate::server::auth::upstream_permissions::{ManifestState, UpstreamPermissions};
 use crate::server::caller::Caller;
 use crate::server::error::{Problem, Shape};
 use crate::server::listener::response_body::Answer;
@@ -38,7 +38,7 @@ pub(crate) fn address(prefix: &StorePath, name: &str, digest: &Digest) -> Result
 
 /// Answers with the list.
 pub(crate) async fn list(
-    access: &Access,
+    access: &UpstreamPermissions,
     sets: &SetCache,
     prefix: &StorePath,
     (name, digest): (&str, &Digest),
@@ -46,8 +46,8 @@ pub(crate) async fn list(
     caller: &Caller,
 ) -> Result<Answer, Problem> {
     let listing = match access.pull(name, digest, headers, caller).await? {
-        Manifest::Absent => Bytes::from(format!("{OPENING}{CLOSING}")),
-        Manifest::Readable => {
+        ManifestState::Absent => Bytes::from(format!("{OPENING}{CLOSING}")),
+        ManifestState::Readable => {
             let address = address(prefix, name, digest)?;
             let set = sets.get(address).await;
             let set: Arc<SignatureSet> = set.map_err(|error| Problem::unread(&error, Shape::Registry))?;

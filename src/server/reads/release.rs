@@ -240,14 +240,14 @@ mod tests {
     use crate::server::testing::FaultyStore;
     use crate::store::StorePath;
 
-    struct Room {
+    struct WalkPermit {
         store: FaultyStore,
         sets: SetCache,
         view: ReleaseView,
         digest: Digest,
     }
 
-    impl Room {
+    impl WalkPermit {
         fn new(config: &ServerConfig) -> Self {
             let store = FaultyStore::default();
             let sets = SetCache::new(Arc::new(store.clone()), config);
@@ -273,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_union_in_order_without_duplicates() {
-        let room = Room::new(&ServerConfig::default());
+        let room = WalkPermit::new(&ServerConfig::default());
         room.store.put(&room.release("ocp/release"), &["a", "b"]).await;
         room.store.put(&room.image("ocp/release"), &["b", "c"]).await;
         room.store.put(&room.image("ocp/release/x"), &["d"]).await;
@@ -283,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn repositories_below_are_the_last_resort() {
-        let room = Room::new(&ServerConfig::default());
+        let room = WalkPermit::new(&ServerConfig::default());
         room.store.put(&room.image("ocp/b"), &["b", "x"]).await;
         room.store.put(&room.image("ocp/a"), &["a", "x"]).await;
         room.store.put(&room.image("ocpx"), &["no"]).await;
@@ -295,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn own_writes_are_noted() {
-        let room = Room::new(&ServerConfig::default());
+        let room = WalkPermit::new(&ServerConfig::default());
         assert!(room.seen("ocp").await.is_empty());
         room.sets.append(&room.image("ocp/a"), b"a", |_| Ok::<_, ()>(())).await.unwrap().unwrap();
         room.view.note(&room.image("ocp/a"));
@@ -307,7 +307,7 @@ mod tests {
     async fn the_index_has_a_limit() {
         let mut config = ServerConfig::default();
         config.cache.index_sets = 2;
-        let room = Room::new(&config);
+        let room = WalkPermit::new(&config);
         for path in ["p/a", "p/b", "p/c"] {
             room.store.put(&room.image(path), &[path]).await;
         }
@@ -316,7 +316,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failing_walk_is_a_failure() {
-        let room = Room::new(&ServerConfig::default());
+        let room = WalkPermit::new(&ServerConfig::default());
         room.store.fail_walks(true);
         assert!(room.view.at(&room.sets, room.release("x"), 1, None).await.is_err());
     }

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 
-use super::room::{at, digest, release, set};
+use super::store_scope::{at, digest, release, set};
 use crate::config::{CredentialConfig, HttpOrigin, ServerConfig};
 use crate::server::testing::{Fake, Seen, Server, config, respond};
 

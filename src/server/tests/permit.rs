@@ -1,6 +1,6 @@
 //! Who may read and write at the lookaside.
 
-use super::room::{BOB, EVE, Room, at, blob, digest, release, set};
+use super::store_scope::{BOB, EVE, Room, at, blob, digest, release, set};
 use crate::image::Digest;
 use crate::server::testing::{Fake, Server, config, registry, respond};
 

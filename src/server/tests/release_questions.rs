@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, StatusCode};
 
-use super::room::{BOB, EVE, Room, at, release, set};
+use super::store_scope::{BOB, EVE, Room, at, release, set};
 use crate::server::testing::{Fake, Server, config, registry, respond};
 
 fn basic(user: &str, password: &str) -> String {

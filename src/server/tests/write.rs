@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::room::{BOB, EVE, Room, at, blob, digest, placed, release, set};
+use super::store_scope::{BOB, EVE, Room, at, blob, digest, placed, release, set};
 use crate::image::Digest;
 use crate::server::testing::Server;
 use crate::server::{NotAdmitted, Upload, UploadGate};

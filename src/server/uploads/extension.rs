@@ -17,7 +17,7 @@ use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::json::{self, JsonError};
 use crate::server::auth::access_rules::Credential;
-use crate::server::auth::upstream_permissions::{Access, Manifest};
+use crate::server::auth::upstream_permissions::{ManifestState, UpstreamPermissions};
 use crate::server::caller::Caller;
 use crate::server::error::Problem;
 use crate::server::listener::request_body::ClientBody;
@@ -25,7 +25,7 @@ use crate::server::listener::response_body::{Answer, Body};
 use crate::server::reads::extension;
 use crate::server::shown_name::ShownName;
 use crate::server::uploads::audit_log::{Action, Outcome, Record};
-use crate::server::uploads::{self, Admission, LongBody};
+use crate::server::uploads::{self, LongBodyPermit, UploadPipeline};
 use crate::signature::Claim;
 use crate::store::{Appended, SetAddress, StorePath};
 
@@ -78,20 +78,20 @@ pub trait UploadGate: Send + Sync {
 const SUFFIX_LIMIT: usize = 512;
 
 /// Takes uploads.
-pub(crate) struct Uploads {
-    admission: Arc<Admission>,
+pub(crate) struct ExtensionUploads {
+    admission: Arc<UploadPipeline>,
     prefix: StorePath,
 }
 
-impl Uploads {
-    pub(crate) fn new(config: &ServerConfig, admission: Arc<Admission>) -> Self {
+impl ExtensionUploads {
+    pub(crate) fn new(config: &ServerConfig, admission: Arc<UploadPipeline>) -> Self {
         Self { admission, prefix: config.store_prefix.clone() }
     }
 
     /// Takes one signature.
     pub(crate) async fn put(
         self: &Arc<Self>,
-        access: &Arc<Access>,
+        access: &Arc<UpstreamPermissions>,
         (name, digest): (&str, Digest),
         request: Request<ClientBody>,
         caller: Caller,
@@ -124,12 +124,12 @@ impl Uploads {
     /// Everything up to the body: rights first, so that a stranger cannot fill our memory.
     async fn receive(
         &self,
-        access: &Arc<Access>,
+        access: &Arc<UpstreamPermissions>,
         record: &mut Record,
         headers: &HeaderMap,
         caller: &Caller,
         body: ClientBody,
-    ) -> Result<(SetAddress, Bytes, LongBody), Problem> {
+    ) -> Result<(SetAddress, Bytes, LongBodyPermit), Problem> {
         let address = extension::address(&self.prefix, &record.repository, &record.digest)?;
         self.admission.announced(headers, usize::MAX)?;
         access.push(&record.repository, headers, caller).await?;
@@ -141,17 +141,17 @@ impl Uploads {
 
     async fn store(
         &self,
-        access: &Access,
+        access: &UpstreamPermissions,
         record: &mut Record,
         address: SetAddress,
-        (body, long): (Bytes, LongBody),
+        (body, long): (Bytes, LongBodyPermit),
         headers: &HeaderMap,
         caller: &Caller,
     ) -> Result<Appended, Problem> {
         let message = Bytes::from(parse(&body, &record.digest).map_err(Problem::Invalid)?);
         drop(body);
         // A slow registry must not hold a turn that other writers need.
-        if access.pull(&record.repository, &record.digest, headers, caller).await? == Manifest::Absent {
+        if access.pull(&record.repository, &record.digest, headers, caller).await? == ManifestState::Absent {
             return Err(Problem::ManifestUnknown(record.digest.clone()));
         }
         let _turn = self.admission.turn_of(long, caller.from).await?;

@@ -12,17 +12,17 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MAT
 use http::{HeaderValue, Method, Request, StatusCode, request};
 
 use crate::image::Digest;
-use crate::server::auth::access_rules::Permit;
-use crate::server::auth::credentials::Asker;
+use crate::server::auth::access_rules::AccessRules;
+use crate::server::auth::credentials::Credentials;
 use crate::server::caller::Caller;
 use crate::server::error::{Problem, Shape};
 use crate::server::listener::request_body::ClientBody;
 use crate::server::listener::response_body::{Answer, Body};
 use crate::server::reads::lookaside::{matches_etag, position};
 use crate::server::reads::set_cache::Entry;
-use crate::server::route::Place;
+use crate::server::route::WriteTarget;
 use crate::server::uploads::audit_log::{Action, Outcome, Record};
-use crate::server::uploads::{self, Admission, Turn};
+use crate::server::uploads::{self, UploadPermit, UploadPipeline};
 use crate::signature::BLOB_LIMIT;
 use crate::store::{Appended, Layout, Removed, SetAddress, SignatureAddress, StoreError};
 
@@ -30,33 +30,35 @@ use crate::store::{Appended, Layout, Removed, SetAddress, SignatureAddress, Stor
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE, MKCOL, OPTIONS";
 
 /// Takes and removes signatures at the lookaside.
-pub(crate) struct Writes {
-    admission: Arc<Admission>,
-    permit: Arc<Permit>,
+pub(crate) struct LookasideUploads {
+    admission: Arc<UploadPipeline>,
+    permit: Arc<AccessRules>,
 }
 
-impl Writes {
-    pub(crate) fn new(admission: Arc<Admission>, permit: Arc<Permit>) -> Self {
+impl LookasideUploads {
+    pub(crate) fn new(admission: Arc<UploadPipeline>, permit: Arc<AccessRules>) -> Self {
         Self { admission, permit }
     }
 
     /// Answers what is neither GET nor HEAD of a signature; `place` is what the path names.
     pub(crate) async fn serve(
         self: &Arc<Self>,
-        place: Option<Place>,
+        place: Option<WriteTarget>,
         request: Request<ClientBody>,
         caller: &Caller,
     ) -> Result<Answer, Problem> {
         let (head, body) = request.into_parts();
         let served = match (&head.method, place) {
             (&Method::OPTIONS, _) => Ok(options()),
-            (&Method::PUT, Some(Place::Signature(address))) => {
+            (&Method::PUT, Some(WriteTarget::Signature(address))) => {
                 self.put(address.set, Some(address.index.get()), head, body, caller).await
             }
-            (&Method::PUT, Some(Place::Next(set))) => self.put(set, None, head, body, caller).await,
-            (&Method::DELETE, Some(Place::Signature(address))) => self.remove(address, head, caller).await,
-            (method, Some(Place::Folder(folder))) if is_mkcol(method) => self.make_folder(&folder, &head, caller).await,
-            (method, Some(Place::Next(_) | Place::Folder(_)) | None)
+            (&Method::PUT, Some(WriteTarget::Next(set))) => self.put(set, None, head, body, caller).await,
+            (&Method::DELETE, Some(WriteTarget::Signature(address))) => self.remove(address, head, caller).await,
+            (method, Some(WriteTarget::Folder(folder))) if is_mkcol(method) => {
+                self.make_folder(&folder, &head, caller).await
+            }
+            (method, Some(WriteTarget::Next(_) | WriteTarget::Folder(_)) | None)
                 if [Method::GET, Method::HEAD, Method::PUT, Method::DELETE].contains(method) || is_mkcol(method) =>
             {
                 Err(Problem::NoSuchAddress(Shape::Plain))
@@ -75,7 +77,7 @@ impl Writes {
         caller: &Caller,
     ) -> Result<Answer, Problem> {
         if !self.permit.is_writable() {
-            self.permit.write(folder, Asker::new(head, caller)).await?;
+            self.permit.write(folder, Credentials::new(head, caller)).await?;
         }
         Ok(empty(StatusCode::CREATED))
     }
@@ -124,9 +126,9 @@ impl Writes {
         head: &request::Parts,
         body: ClientBody,
         caller: &Caller,
-    ) -> Result<(Bytes, Turn), Problem> {
+    ) -> Result<(Bytes, UploadPermit), Problem> {
         self.admission.announced(&head.headers, BLOB_LIMIT)?;
-        record.who = Some(self.permit.write(set, Asker::new(head, caller)).await?);
+        record.who = Some(self.permit.write(set, Credentials::new(head, caller)).await?);
         if head.headers.contains_key(CONTENT_RANGE) {
             return Err(Problem::Invalid("a part of a signature (Content-Range) cannot be stored".to_owned()));
         }
@@ -168,7 +170,7 @@ impl Writes {
         if set.layout() != Layout::Release {
             return Ok(());
         }
-        let Admission { releases, sets, .. } = &*self.admission;
+        let UploadPipeline { releases, sets, .. } = &*self.admission;
         match releases.below(sets, set).await.map_err(|error| Problem::unread(&error, Shape::Plain))? {
             true => Err(Problem::Elsewhere),
             false => Ok(()),
@@ -182,7 +184,7 @@ impl Writes {
         caller: &Caller,
     ) -> Result<Answer, Problem> {
         let mut record = self.record(Action::Remove, &address.set, &head, caller);
-        match self.permit.write(&address.set, Asker::new(&head, caller)).await {
+        match self.permit.write(&address.set, Credentials::new(&head, caller)).await {
             Ok(who) => {
                 record.who = Some(who);
                 let writes = self.clone();
@@ -210,7 +212,7 @@ impl Writes {
         address: &SignatureAddress,
         headers: &HeaderMap,
     ) -> Result<(), Problem> {
-        let Admission { sets, releases, audit, .. } = &*self.admission;
+        let UploadPipeline { sets, releases, audit, .. } = &*self.admission;
         let failing = |error: Arc<StoreError>| Problem::unread(&error, Shape::Plain);
         let (places, entry) = match (address.set.layout(), position(address)) {
             (_, None) => return Err(Problem::NoSuchSignature),

@@ -27,14 +27,14 @@ use crate::server::reads::release::ReleaseView;
 use crate::server::reads::set_cache::SetCache;
 use crate::server::uploads::audit_log::{Action, AuditLog, Record};
 use crate::server::uploads::extension::{ClaimReader, NotAdmitted, Upload, UploadGate};
-use crate::server::uploads::receive::Receiver;
-pub(super) use crate::server::uploads::receive::{LongBody, Turn};
+use crate::server::uploads::receive::BodyReceiver;
+pub(super) use crate::server::uploads::receive::{LongBodyPermit, UploadPermit};
 use crate::signature::{BlobError, BlobKind, Claim, classify, simple_signing};
 use crate::store::{Appended, SetAddress, StoreError, StoredSignature};
 
 /// What every signature for one registry must pass; all but the gate is shared by all of them.
 #[derive(Clone)]
-pub(super) struct Admission {
+pub(super) struct UploadPipeline {
     /// The registry's name; empty for the default one.
     registry: Arc<str>,
     pub(super) sets: Arc<SetCache>,
@@ -44,17 +44,17 @@ pub(super) struct Admission {
     gate: Option<Arc<dyn UploadGate>>,
     limits: LimitConfig,
     /// Takes bodies, of all registries together.
-    receiver: Arc<Receiver>,
+    receiver: Arc<BodyReceiver>,
 }
 
 /// Why a well-formed signature does not get a place.
-enum NoPlace {
+enum StoreRejection {
     Condition,
     Count,
     Size,
 }
 
-impl Admission {
+impl UploadPipeline {
     /// Makes the default registry's, without a gate.
     pub(super) fn new(
         config: &ServerConfig,
@@ -70,7 +70,7 @@ impl Admission {
             claims,
             gate: None,
             limits: config.limits.clone(),
-            receiver: Arc::new(Receiver::new(&config.limits)),
+            receiver: Arc::new(BodyReceiver::new(&config.limits)),
         }
     }
 
@@ -100,18 +100,23 @@ impl Admission {
 
     /// Reads a body of at most `limit` bytes, or of what is configured if that is less; its turn to
     /// be judged, and the place that it takes in memory, are held by what is returned with it.
-    pub(super) async fn receive(&self, body: ClientBody, limit: usize, from: IpAddr) -> Result<(Bytes, Turn), Problem> {
+    pub(super) async fn receive(
+        &self,
+        body: ClientBody,
+        limit: usize,
+        from: IpAddr,
+    ) -> Result<(Bytes, UploadPermit), Problem> {
         self.receiver.receive(body, limit.min(self.limits.upload_bytes), from).await
     }
 
-    /// Reads a body as [`Admission::receive`] does; its turn is taken by [`Admission::turn_of`], once
+    /// Reads a body as [`UploadPipeline::receive`] does; its turn is taken by [`UploadPipeline::turn_of`], once
     /// nobody else has to be asked about it.
-    pub(super) async fn read(&self, body: ClientBody, from: IpAddr) -> Result<(Bytes, LongBody), Problem> {
+    pub(super) async fn read(&self, body: ClientBody, from: IpAddr) -> Result<(Bytes, LongBodyPermit), Problem> {
         self.receiver.read(body, self.limits.upload_bytes, from).await
     }
 
     /// Waits for a body's turn to be judged.
-    pub(super) async fn turn_of(&self, body: LongBody, from: IpAddr) -> Result<Turn, Problem> {
+    pub(super) async fn turn_of(&self, body: LongBodyPermit, from: IpAddr) -> Result<UploadPermit, Problem> {
         self.receiver.turn_of(body, from).await
     }
 
@@ -133,11 +138,11 @@ impl Admission {
         let appended = self.sets.append(address, &message, |stored| {
             let lengths = stored.iter().map(|s| s.bytes.len()).chain([message.len()]);
             if !condition(stored) {
-                Err(NoPlace::Condition)
+                Err(StoreRejection::Condition)
             } else if stored.len() >= self.limits.signatures_per_digest {
-                Err(NoPlace::Count)
+                Err(StoreRejection::Count)
             } else if !listing_fits(listing_length(digest, lengths)) {
-                Err(NoPlace::Size)
+                Err(StoreRejection::Size)
             } else {
                 Ok(())
             }
@@ -147,12 +152,12 @@ impl Admission {
                 self.releases.note(address);
                 Ok(appended)
             }
-            Ok(Err(NoPlace::Condition)) => Err(Problem::Condition),
-            Ok(Err(NoPlace::Count)) => Err(Problem::Denied(format!(
+            Ok(Err(StoreRejection::Condition)) => Err(Problem::Condition),
+            Ok(Err(StoreRejection::Count)) => Err(Problem::Denied(format!(
                 "this image has {} signatures already, and clients fail beyond; remove one first",
                 self.limits.signatures_per_digest
             ))),
-            Ok(Err(NoPlace::Size)) => Err(Problem::Denied(
+            Ok(Err(StoreRejection::Size)) => Err(Problem::Denied(
                 "with this signature the image would have more than clients read in one list (4 MiB)".to_owned(),
             )),
             Err(error) => {

@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use crate::config::LimitConfig;
 use crate::server::client_address::client_network;
 use crate::server::error::Problem;
-use crate::server::fair_queue::{Bounds, FairPlaces, NoTurn, Place};
+use crate::server::fair_queue::{FairQueue, QueueFull, QueueLimits, QueuePermit};
 
 /// How much of a body is read without a place. Signatures have a kilobyte or two.
 const SHORT: usize = 16 * 1024;
@@ -27,46 +27,46 @@ const PIECE: usize = 64 * 1024;
 
 /// The turn of a body to be judged, and its place in memory.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    _judged: Place,
-    _body: LongBody,
+pub(crate) struct UploadPermit {
+    _judged: QueuePermit,
+    _body: LongBodyPermit,
 }
 
 /// The place in memory of a body, if it is a long one.
 #[derive(Debug)]
-pub(crate) struct LongBody(#[expect(dead_code, reason = "held until the body is stored")] Option<Place>);
+pub(crate) struct LongBodyPermit(#[expect(dead_code, reason = "held until the body is stored")] Option<QueuePermit>);
 
 /// Takes the bodies of uploads.
-pub(crate) struct Receiver {
+pub(crate) struct BodyReceiver {
     /// Places for bodies that are longer than [`SHORT`].
-    long: Arc<FairPlaces>,
-    judged: Arc<FairPlaces>,
+    long: Arc<FairQueue>,
+    judged: Arc<FairQueue>,
     time: Duration,
 }
 
-impl From<NoTurn> for Problem {
-    fn from(why: NoTurn) -> Self {
+impl From<QueueFull> for Problem {
+    fn from(why: QueueFull) -> Self {
         match why {
-            NoTurn::Client => Self::TooManyRequests,
-            NoTurn::All => Self::Busy,
+            QueueFull::Client => Self::TooManyRequests,
+            QueueFull::All => Self::Busy,
         }
     }
 }
 
-impl Receiver {
+impl BodyReceiver {
     pub(crate) fn new(limits: &LimitConfig) -> Self {
         let places = limits.uploads.max(1);
         // Who waits is a request in flight, and those are bounded already.
-        let bounds = Bounds {
-            places,
+        let bounds = QueueLimits {
+            permits: places,
             // Others find one free at once.
-            places_per_client: places - places / 4,
+            permits_per_client: places - places / 4,
             waiting: limits.requests.max(1),
             waiting_per_client: limits.requests_per_client.max(1),
         };
         Self {
-            long: FairPlaces::new(Bounds { places_per_client: places / 2, ..bounds }),
-            judged: FairPlaces::new(bounds),
+            long: FairQueue::new(QueueLimits { permits_per_client: places / 2, ..bounds }),
+            judged: FairQueue::new(bounds),
             time: Duration::from_secs(limits.upload_seconds),
         }
     }
@@ -74,8 +74,8 @@ impl Receiver {
     /// Reads a body of at most `limit` bytes; what is returned with it is its place in memory.
     ///
     /// # Errors
-    /// [`Problem::TooLarge`], [`Problem::Incomplete`], and those of [`NoTurn`].
-    pub(crate) async fn read<B>(&self, body: B, limit: usize, from: IpAddr) -> Result<(Bytes, LongBody), Problem>
+    /// [`Problem::TooLarge`], [`Problem::Incomplete`], and those of [`QueueFull`].
+    pub(crate) async fn read<B>(&self, body: B, limit: usize, from: IpAddr) -> Result<(Bytes, LongBodyPermit), Problem>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
@@ -86,23 +86,23 @@ impl Receiver {
             long = Some(self.turn(&self.long, client).await?);
             body.read_to(usize::MAX).await?;
         }
-        Ok((body.into_bytes(), LongBody(long)))
+        Ok((body.into_bytes(), LongBodyPermit(long)))
     }
 
     /// Waits for the turn of a body that was read to be judged.
     ///
     /// # Errors
-    /// Those of [`NoTurn`].
-    pub(crate) async fn turn_of(&self, body: LongBody, from: IpAddr) -> Result<Turn, Problem> {
+    /// Those of [`QueueFull`].
+    pub(crate) async fn turn_of(&self, body: LongBodyPermit, from: IpAddr) -> Result<UploadPermit, Problem> {
         let judged = self.turn(&self.judged, client_network(from)).await?;
-        Ok(Turn { _judged: judged, _body: body })
+        Ok(UploadPermit { _judged: judged, _body: body })
     }
 
     /// Reads a body, and waits for its turn.
     ///
     /// # Errors
-    /// Those of [`Receiver::read`] and [`Receiver::turn_of`].
-    pub(crate) async fn receive<B>(&self, body: B, limit: usize, from: IpAddr) -> Result<(Bytes, Turn), Problem>
+    /// Those of [`BodyReceiver::read`] and [`BodyReceiver::turn_of`].
+    pub(crate) async fn receive<B>(&self, body: B, limit: usize, from: IpAddr) -> Result<(Bytes, UploadPermit), Problem>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
@@ -110,7 +110,7 @@ impl Receiver {
         Ok((bytes, self.turn_of(body, from).await?))
     }
 
-    async fn turn(&self, places: &Arc<FairPlaces>, client: IpAddr) -> Result<Place, Problem> {
+    async fn turn(&self, places: &Arc<FairQueue>, client: IpAddr) -> Result<QueuePermit, Problem> {
         let turn = tokio::time::timeout(self.time, places.take(client)).await;
         Ok(turn.map_err(|_| Problem::Busy)??)
     }
@@ -186,13 +186,13 @@ mod tests {
         StreamBody::new(stream.chain(rest))
     }
 
-    fn receiver(change: impl FnOnce(&mut LimitConfig)) -> Arc<Receiver> {
+    fn receiver(change: impl FnOnce(&mut LimitConfig)) -> Arc<BodyReceiver> {
         let mut limits = LimitConfig::default();
         change(&mut limits);
-        Arc::new(Receiver::new(&limits))
+        Arc::new(BodyReceiver::new(&limits))
     }
 
-    async fn begin(receiver: &Arc<Receiver>, pieces: &'static [usize], from: IpAddr, count: usize) {
+    async fn begin(receiver: &Arc<BodyReceiver>, pieces: &'static [usize], from: IpAddr, count: usize) {
         for _ in 0..count {
             let receiver = receiver.clone();
             tokio::spawn(async move { receiver.receive(body(pieces, false), usize::MAX, from).await });

@@ -27,8 +27,8 @@ use crate::server::caller::Caller;
 use crate::server::error::Problem;
 use crate::server::listener::request_body::{ClientBody, ClientBodyError};
 use crate::server::upstream::ping::PingCache;
-use crate::server::upstream::rewrite::Ends;
-use crate::server::upstream::server_credentials::Own;
+use crate::server::upstream::rewrite::Endpoints;
+use crate::server::upstream::server_credentials::ServerCredentials;
 
 /// The registry behind us.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) struct Upstream {
     pub(super) silence: Duration,
     pub(super) question_time: Duration,
     pub(super) ping: PingCache,
-    pub(super) own: Option<Own>,
+    pub(super) own: Option<ServerCredentials>,
     counts: Arc<UpstreamMetrics>,
 }
 
@@ -51,7 +51,7 @@ impl Upstream {
     pub(super) fn new(config: &SiteConfig, http: HttpClient, own: Option<RegistryClient>) -> Option<Self> {
         let SiteConfig { name, settings: config, .. } = config;
         let origin = config.upstream.clone()?;
-        let own = own.map(|client| Own::new(client, name, &origin));
+        let own = own.map(|client| ServerCredentials::new(client, name, &origin));
         if config.upstream_keep_host && config.public_url.is_none() {
             tracing::warn!(
                 upstream = %origin,
@@ -131,7 +131,7 @@ impl Upstream {
         let body = match body {
             Body::Empty => empty(),
             Body::Full(bytes) => full(bytes),
-            Body::Stream(incoming) => Watched::boxed(incoming, progress.clone()),
+            Body::Stream(incoming) => ProgressBody::boxed(incoming, progress.clone()),
         };
         let begun = Instant::now();
         let answer = self.http.send(Request::from_parts(parts, body));
@@ -170,15 +170,15 @@ impl Upstream {
     pub(super) fn polish(&self, answer: &mut response::Parts, caller: &Caller) -> Vec<String> {
         rewrite::strip_hop_by_hop(&mut answer.headers);
         answer.version = http::Version::HTTP_11;
-        let ends = Ends { upstream: &self.origin, client: &caller.client };
+        let endpoints = Endpoints { upstream: &self.origin, client: &caller.client };
         let below = caller.below.as_deref();
-        replace(&mut answer.headers, &LOCATION, |value| repository_names::location(value, ends, below));
-        replace(&mut answer.headers, &LINK, |value| repository_names::link(value, ends, below));
+        replace(&mut answer.headers, &LOCATION, |value| repository_names::location(value, endpoints, below));
+        replace(&mut answer.headers, &LINK, |value| repository_names::link(value, endpoints, below));
         if answer.headers.contains_key(WWW_AUTHENTICATE) {
             if caller.fronted {
                 self.front(&mut answer.headers, caller);
             } else {
-                return turn(&mut answer.headers, ends);
+                return turn(&mut answer.headers, endpoints);
             }
         }
         Vec::new()
@@ -195,8 +195,8 @@ impl Upstream {
 
     /// Returns both names of the upstream in answers to what the server asks by itself: its own,
     /// and the one that the operator has given.
-    pub(super) fn own_ends(&self) -> Ends<'_> {
-        Ends { upstream: &self.origin, client: self.public.as_ref().unwrap_or(&self.origin) }
+    pub(super) fn own_ends(&self) -> Endpoints<'_> {
+        Endpoints { upstream: &self.origin, client: self.public.as_ref().unwrap_or(&self.origin) }
     }
 
     /// Returns path and query of a URL at the upstream; `None` for a URL that leads elsewhere.
@@ -284,18 +284,18 @@ impl Progress {
 }
 
 /// A client's body on its way to the upstream.
-struct Watched {
+struct ProgressBody {
     inner: ClientBody,
     progress: Progress,
 }
 
-impl Watched {
+impl ProgressBody {
     fn boxed(inner: ClientBody, progress: Progress) -> RequestBody {
         RequestBody::new(Self { inner, progress })
     }
 }
 
-impl HttpBody for Watched {
+impl HttpBody for ProgressBody {
     type Data = Bytes;
     type Error = crate::registry::http::BoxError;
 
@@ -326,12 +326,12 @@ impl HttpBody for Watched {
 }
 
 /// Turns realms of the upstream's own round to us, and returns their paths.
-fn turn(headers: &mut HeaderMap, ends: Ends<'_>) -> Vec<String> {
+fn turn(headers: &mut HeaderMap, endpoints: Endpoints<'_>) -> Vec<String> {
     let challenges: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
     headers.remove(WWW_AUTHENTICATE);
     let mut paths = Vec::new();
     for value in challenges {
-        let value = match rewrite::challenge(value.as_bytes(), ends) {
+        let value = match rewrite::challenge(value.as_bytes(), endpoints) {
             Some(changed) => {
                 paths.extend(changed.token_paths);
                 HeaderValue::from_bytes(&changed.value).unwrap_or(value)

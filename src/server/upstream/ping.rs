@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use crate::registry::{Challenge, challenges};
 use crate::server::error::Problem;
 use crate::server::route;
-use crate::server::upstream::rewrite::{self, Ends};
+use crate::server::upstream::rewrite::{self, Endpoints};
 use crate::server::upstream::{Body, Upstream};
 
 /// How long what the upstream's ping said is taken for true.
@@ -31,13 +31,13 @@ const UNCONFIRMED_LIMIT: u64 = 64;
 /// What the upstream's ping said about authentication, and until when; nothing if it failed.
 #[derive(Debug)]
 pub(crate) struct PingCache {
-    answer: tokio::sync::Mutex<Option<Pinged>>,
+    answer: tokio::sync::Mutex<Option<PingResult>>,
     token_paths: RwLock<Vec<String>>,
     unconfirmed: moka::future::Cache<String, ()>,
 }
 
 #[derive(Debug)]
-struct Pinged {
+struct PingResult {
     until: Instant,
     challenges: Option<Arc<Vec<Challenge>>>,
 }
@@ -87,7 +87,7 @@ impl Upstream {
         }
         let asked = self.own_challenges(Method::GET, "/v2/", id).await.map(Arc::new);
         let life = if asked.is_ok() { PING_LIFE } else { PING_AGAIN };
-        *known = Some(Pinged { until: Instant::now() + life, challenges: asked.as_ref().ok().cloned() });
+        *known = Some(PingResult { until: Instant::now() + life, challenges: asked.as_ref().ok().cloned() });
         asked
     }
 
@@ -109,10 +109,10 @@ impl Upstream {
     /// Reads the challenges in an answer to a request of ours.
     pub(crate) fn believe(&self, headers: &HeaderMap) -> Vec<Challenge> {
         // What names the public origin leads to the upstream through ourselves.
-        let ends = Ends { upstream: self.own_ends().client, client: &self.origin };
+        let endpoints = Endpoints { upstream: self.own_ends().client, client: &self.origin };
         let mut own = HeaderMap::new();
         for value in headers.get_all(http::header::WWW_AUTHENTICATE) {
-            let turned = rewrite::challenge(value.as_bytes(), ends);
+            let turned = rewrite::challenge(value.as_bytes(), endpoints);
             turned.iter().flat_map(|turned| &turned.token_paths).for_each(|path| self.ping.learn(path));
             let turned = turned.and_then(|turned| http::HeaderValue::from_bytes(&turned.value).ok());
             own.append(http::header::WWW_AUTHENTICATE, turned.unwrap_or_else(|| value.clone()));

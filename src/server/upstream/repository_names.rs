@@ -6,7 +6,7 @@
 
 use crate::config::HttpOrigin;
 use crate::registry::Challenge;
-use crate::server::upstream::rewrite::{self, Ends};
+use crate::server::upstream::rewrite::{self, Endpoints};
 
 /// A token's scope, `type:name:actions`; the name may hold colons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +80,8 @@ pub(crate) fn challenge(challenges: &[Challenge], realm: &str, below: Option<&st
 
 /// Rewrites a `Location` so that the client stays with us, below the component by which it came;
 /// `None` when it stays as it is.
-pub(crate) fn location(url: &str, ends: Ends<'_>, below: Option<&str>) -> Option<String> {
-    let moved = rewrite::location(url, ends);
+pub(crate) fn location(url: &str, endpoints: Endpoints<'_>, below: Option<&str>) -> Option<String> {
+    let moved = rewrite::location(url, endpoints);
     let Some(component) = below else { return moved };
     let path = match &moved {
         Some(path) => path.as_str(),
@@ -91,19 +91,19 @@ pub(crate) fn location(url: &str, ends: Ends<'_>, below: Option<&str>) -> Option
     match path.strip_prefix("/v2") {
         Some(rest) if rest.is_empty() || rest.starts_with(['/', '?', '#']) => Some(format!("/v2/{component}{rest}")),
         // A place of the upstream's own which we do not pass, and could not tell from another's.
-        _ if path.starts_with('/') => Some(format!("{}{path}", ends.upstream)),
+        _ if path.starts_with('/') => Some(format!("{}{path}", endpoints.upstream)),
         _ => moved,
     }
 }
 
 /// Rewrites the URLs of a `Link` header; `None` when all stay as they are.
-pub(crate) fn link(value: &str, ends: Ends<'_>, below: Option<&str>) -> Option<String> {
+pub(crate) fn link(value: &str, endpoints: Endpoints<'_>, below: Option<&str>) -> Option<String> {
     let mut out = String::with_capacity(value.len());
     let mut changed = false;
     let mut rest = value;
     while let Some((before, after)) = rest.split_once('<') {
         let Some((url, after)) = after.split_once('>') else { break };
-        let moved = location(url, ends, below);
+        let moved = location(url, endpoints, below);
         changed |= moved.is_some();
         out.push_str(before);
         out.push('<');
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn locations_stay_below_their_component() {
         let (upstream, client) = (origin("http://up:5000"), origin("https://sig"));
-        let ends = Ends { upstream: &upstream, client: &client };
+        let endpoints = Endpoints { upstream: &upstream, client: &client };
         for (url, below, alone) in [
             ("/v2/x/blobs/uploads/1?_state=a%2F", Some("/v2/icr.io/x/blobs/uploads/1?_state=a%2F"), None),
             ("http://up:5000/v2/x?a", Some("/v2/icr.io/x?a"), Some("/v2/x?a")),
@@ -194,18 +194,19 @@ mod tests {
             ("//cdn.example/v2/x", None, None),
             ("uploads/1", None, None),
         ] {
-            assert_eq!(location(url, ends, Some("icr.io")).as_deref(), below, "{url}");
-            assert_eq!(location(url, ends, None).as_deref(), alone, "{url}");
+            assert_eq!(location(url, endpoints, Some("icr.io")).as_deref(), below, "{url}");
+            assert_eq!(location(url, endpoints, None).as_deref(), alone, "{url}");
         }
         assert_eq!(
-            link("</v2/x/tags/list?last=a&n=1>; rel=\"next\", <https://other/>; rel=x", ends, Some("icr.io")).unwrap(),
+            link("</v2/x/tags/list?last=a&n=1>; rel=\"next\", <https://other/>; rel=x", endpoints, Some("icr.io"))
+                .unwrap(),
             "</v2/icr.io/x/tags/list?last=a&n=1>; rel=\"next\", <https://other/>; rel=x"
         );
         assert_eq!(
-            link("<http://up:5000/v2/_catalog?n=1>; rel=\"next\"", ends, None).unwrap(),
+            link("<http://up:5000/v2/_catalog?n=1>; rel=\"next\"", endpoints, None).unwrap(),
             "</v2/_catalog?n=1>; rel=\"next\""
         );
-        assert_eq!(link("</v2/_catalog", ends, Some("icr.io")), None);
+        assert_eq!(link("</v2/_catalog", endpoints, Some("icr.io")), None);
     }
 
     #[test]
@@ -225,9 +226,9 @@ mod tests {
         #[test]
         fn never_panics(text in "\\PC{0,60}", url in "[a-z:/?#<>.%0-9]{0,40}") {
             let (upstream, client) = (origin("http://u"), origin("https://c"));
-            let ends = Ends { upstream: &upstream, client: &client };
+            let endpoints = Endpoints { upstream: &upstream, client: &client };
             let _ = (Scope::parse(&text), query(&text, "icr.io"), query(&url, "icr.io"));
-            let _ = (link(&text, ends, Some("icr.io")), link(&url, ends, Some("icr.io")), location(&url, ends, Some("icr.io")));
+            let _ = (link(&text, endpoints, Some("icr.io")), link(&url, endpoints, Some("icr.io")), location(&url, endpoints, Some("icr.io")));
             let _ = challenge(&parse_challenges(text.as_bytes()), "r", Some("icr.io"));
         }
     }

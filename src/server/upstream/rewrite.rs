@@ -43,14 +43,14 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Both ends between which we stand.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ends<'a> {
+pub(crate) struct Endpoints<'a> {
     /// The registry behind us.
     pub(crate) upstream: &'a HttpOrigin,
     /// Ourselves, as the client calls us.
     pub(crate) client: &'a HttpOrigin,
 }
 
-impl Ends<'_> {
+impl Endpoints<'_> {
     /// Tells whether a URL's scheme and authority mean the upstream or ourselves.
     fn own(&self, scheme: Option<Scheme>, authority: &str) -> bool {
         // Credentials in an authority are not compared.
@@ -78,14 +78,14 @@ fn split_absolute(url: &str) -> Option<(Option<Scheme>, &str, &str)> {
 
 /// Rewrites a `Location` of ours or the upstream's to path and query, byte for byte; `None` when
 /// it stays as it is.
-pub(crate) fn location(url: &str, ends: Ends<'_>) -> Option<String> {
+pub(crate) fn location(url: &str, endpoints: Endpoints<'_>) -> Option<String> {
     let (scheme, authority, rest) = split_absolute(url)?;
-    if !ends.own(scheme, authority) {
+    if !endpoints.own(scheme, authority) {
         return None;
     }
     Some(match rest {
         // Alone, such a path would be read as another host's name.
-        _ if rest.starts_with("//") || rest.starts_with("/\\") => format!("{}{rest}", ends.client),
+        _ if rest.starts_with("//") || rest.starts_with("/\\") => format!("{}{rest}", endpoints.client),
         _ if rest.starts_with('/') => rest.to_owned(),
         _ => format!("/{rest}"),
     })
@@ -104,19 +104,19 @@ pub(crate) struct Challenge {
 /// so that they name us as the client calls us; `None` when nothing points there.
 ///
 /// Everything outside those realms is kept byte for byte, whatever it is.
-pub(crate) fn challenge(value: &[u8], ends: Ends<'_>) -> Option<Challenge> {
+pub(crate) fn challenge(value: &[u8], endpoints: Endpoints<'_>) -> Option<Challenge> {
     let mut out = Vec::with_capacity(value.len());
     let mut token_paths = Vec::new();
     let mut done = 0;
     for realm in realms(value) {
         let Some((scheme, authority, rest)) = split_absolute(&realm.text) else { continue };
-        if !ends.own(scheme, authority) {
+        if !endpoints.own(scheme, authority) {
             continue;
         }
         out.extend_from_slice(value.get(done..realm.start)?);
         let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
         out.push(b'"');
-        for byte in format!("{}{rest}", ends.client).into_bytes() {
+        for byte in format!("{}{rest}", endpoints.client).into_bytes() {
             if matches!(byte, b'"' | b'\\') {
                 out.push(b'\\');
             }
@@ -229,7 +229,7 @@ mod tests {
 
     fn moved(url: &str) -> Option<String> {
         let (upstream, client) = (origin("http://up.example:5000"), origin("https://sig.example"));
-        location(url, Ends { upstream: &upstream, client: &client })
+        location(url, Endpoints { upstream: &upstream, client: &client })
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
 
     fn challenged(value: &str) -> Option<(String, Vec<String>)> {
         let (upstream, client) = (origin("http://up.example:5000"), origin("https://sig.example"));
-        challenge(value.as_bytes(), Ends { upstream: &upstream, client: &client })
+        challenge(value.as_bytes(), Endpoints { upstream: &upstream, client: &client })
             .map(|c| (String::from_utf8(c.value).unwrap(), c.token_paths))
     }
 
@@ -349,9 +349,9 @@ mod tests {
         #[test]
         fn never_panics(value in proptest::collection::vec(any::<u8>(), 0..80), url in "\\PC{0,60}") {
             let (upstream, client) = (origin("http://u"), origin("https://c"));
-            let ends = Ends { upstream: &upstream, client: &client };
-            let _ = challenge(&value, ends);
-            let _ = location(&url, ends);
+            let endpoints = Endpoints { upstream: &upstream, client: &client };
+            let _ = challenge(&value, endpoints);
+            let _ = location(&url, endpoints);
         }
 
         #[test]
@@ -360,7 +360,7 @@ mod tests {
         ) {
             let value = format!("{before} service=\"{service}\",realm=\"http://u{path}\",scope=\"{service}\"");
             let (upstream, client) = (origin("http://u"), origin("https://c:8443"));
-            let changed = challenge(value.as_bytes(), Ends { upstream: &upstream, client: &client }).unwrap();
+            let changed = challenge(value.as_bytes(), Endpoints { upstream: &upstream, client: &client }).unwrap();
             let expected = format!("{before} service=\"{service}\",realm=\"https://c:8443{path}\",scope=\"{service}\"");
             prop_assert_eq!(String::from_utf8(changed.value).unwrap(), expected);
             prop_assert_eq!(changed.token_paths, vec![path]);

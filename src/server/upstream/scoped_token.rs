@@ -21,9 +21,9 @@ const MARK: &str = "cs1~";
 
 /// Which registry a token is for: the beginning of its name's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp(String);
+pub(crate) struct RegistryTag(String);
 
-impl Stamp {
+impl RegistryTag {
     pub(crate) fn of(name: &str) -> Self {
         let hash = hex::encode(Sha256::digest(name.as_bytes()));
         Self(hash.get(..16).unwrap_or_default().to_owned())
@@ -32,7 +32,7 @@ impl Stamp {
 
 /// What a token of ours holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Passport<'a> {
+pub(crate) enum ScopedToken<'a> {
     /// Nothing: its bearer is nobody in particular.
     Nobody,
     /// The registry's own token.
@@ -41,16 +41,16 @@ pub(crate) enum Passport<'a> {
     Basic(&'a str),
 }
 
-impl Passport<'_> {
+impl ScopedToken<'_> {
     /// Writes the token.
-    pub(crate) fn issue(&self, stamp: &Stamp) -> String {
-        let Stamp(stamp) = stamp;
+    pub(crate) fn issue(&self, tag: &RegistryTag) -> String {
+        let RegistryTag(tag) = tag;
         match self {
-            Self::Nobody => format!("cs1~{stamp}~n~"),
-            Self::Token(token) => format!("cs1~{stamp}~t~{token}"),
+            Self::Nobody => format!("cs1~{tag}~n~"),
+            Self::Token(token) => format!("cs1~{tag}~t~{token}"),
             Self::Basic(pair) => {
                 let pair = STANDARD.decode(pair.trim()).unwrap_or_default();
-                format!("cs1~{stamp}~b~{}", URL_SAFE_NO_PAD.encode(pair))
+                format!("cs1~{tag}~b~{}", URL_SAFE_NO_PAD.encode(pair))
             }
         }
     }
@@ -58,10 +58,10 @@ impl Passport<'_> {
 
 /// Returns the refresh token inside of one that we have handed on, or a stranger's as it is; none if
 /// it is for another registry.
-pub(crate) fn refresh<'a>(text: &'a str, Stamp(stamp): &Stamp) -> Option<&'a str> {
+pub(crate) fn refresh<'a>(text: &'a str, RegistryTag(tag): &RegistryTag) -> Option<&'a str> {
     match text.strip_prefix(MARK) {
         Some(ours) => {
-            ours.strip_prefix(stamp.as_str())?.strip_prefix("~t~").filter(|inside| !holds_token(inside.as_bytes()))
+            ours.strip_prefix(tag.as_str())?.strip_prefix("~t~").filter(|inside| !holds_token(inside.as_bytes()))
         }
         None => Some(text).filter(|text| !holds_token(text.as_bytes())),
     }
@@ -121,11 +121,11 @@ pub(crate) fn is_ours(headers: &HeaderMap) -> bool {
 }
 
 /// Puts what the registry wants in the place of our token; a token for another registry is as none.
-pub(crate) fn unwrap(headers: &mut HeaderMap, stamp: &Stamp) {
+pub(crate) fn unwrap(headers: &mut HeaderMap, tag: &RegistryTag) {
     if !is_ours(headers) {
         return;
     }
-    let inside = bearer(headers).and_then(|token| authorization(token, stamp));
+    let inside = bearer(headers).and_then(|token| authorization(token, tag));
     headers.remove(AUTHORIZATION);
     if let Some(mut inside) = inside {
         inside.set_sensitive(true);
@@ -133,9 +133,9 @@ pub(crate) fn unwrap(headers: &mut HeaderMap, stamp: &Stamp) {
     }
 }
 
-fn authorization(token: &str, Stamp(stamp): &Stamp) -> Option<HeaderValue> {
+fn authorization(token: &str, RegistryTag(tag): &RegistryTag) -> Option<HeaderValue> {
     let mut parts = token.strip_prefix(MARK)?.splitn(3, '~');
-    if parts.next()? != stamp {
+    if parts.next()? != tag {
         return None;
     }
     let (kind, content) = (parts.next()?, parts.next()?);
@@ -162,7 +162,7 @@ mod tests {
     fn unwrapped(authorization: &str, site: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization.parse().unwrap());
-        unwrap(&mut headers, &Stamp::of(site));
+        unwrap(&mut headers, &RegistryTag::of(site));
         headers.get(AUTHORIZATION).map(|v| v.to_str().unwrap().to_owned())
     }
 
@@ -170,11 +170,11 @@ mod tests {
     fn what_goes_in_comes_out_at_one_registry_only() {
         let pair = STANDARD.encode("user:p~ss>?");
         for (passport, inside) in [
-            (Passport::Nobody, None),
-            (Passport::Token("eyJ.a~b-_.c="), Some("Bearer eyJ.a~b-_.c=".to_owned())),
-            (Passport::Basic(&pair), Some(format!("Basic {pair}"))),
+            (ScopedToken::Nobody, None),
+            (ScopedToken::Token("eyJ.a~b-_.c="), Some("Bearer eyJ.a~b-_.c=".to_owned())),
+            (ScopedToken::Basic(&pair), Some(format!("Basic {pair}"))),
         ] {
-            let token = format!("Bearer {}", passport.issue(&Stamp::of("icr.io")));
+            let token = format!("Bearer {}", passport.issue(&RegistryTag::of("icr.io")));
             assert_eq!(unwrapped(&token, "icr.io"), inside);
             assert_eq!(unwrapped(&token, "quay.io"), None, "another registry's");
             assert_eq!(unwrapped(&token, ""), None);
@@ -190,14 +190,14 @@ mod tests {
 
     #[test]
     fn our_tokens_are_found_in_every_spelling() {
-        let token = Passport::Token("inner").issue(&Stamp::of("icr.io"));
+        let token = ScopedToken::Token("inner").issue(&RegistryTag::of("icr.io"));
         for scheme in ["Bearer ", "bearer ", "BEARER  ", "bEaReR\t"] {
             let value = format!("{scheme}{token}");
             assert_eq!(unwrapped(&value, "icr.io").as_deref(), Some("Bearer inner"), "{value}");
             assert_eq!(unwrapped(&value, "quay.io"), None, "{value}");
         }
         let as_password = format!("basic {}", STANDARD.encode(format!("user:{token}")));
-        let nested = format!("Bearer {}", Passport::Token(&token).issue(&Stamp::of("quay.io")));
+        let nested = format!("Bearer {}", ScopedToken::Token(&token).issue(&RegistryTag::of("quay.io")));
         for hidden in [&token, &format!("Token {token}"), &format!("Bearer \"{token}\""), &as_password] {
             assert_eq!(unwrapped(hidden, "icr.io"), None, "{hidden}");
         }
@@ -206,18 +206,18 @@ mod tests {
         assert_eq!(basic(&headers), None);
         // What comes out of a token is looked at once more before it is sent.
         headers.insert(AUTHORIZATION, nested.parse().unwrap());
-        unwrap(&mut headers, &Stamp::of("quay.io"));
+        unwrap(&mut headers, &RegistryTag::of("quay.io"));
         assert!(is_ours(&headers));
-        assert_eq!(refresh(&format!(" {token}"), &Stamp::of("icr.io")), None);
+        assert_eq!(refresh(&format!(" {token}"), &RegistryTag::of("icr.io")), None);
     }
 
     #[test]
     fn refresh_tokens_stay_with_their_registry() {
-        let ours = Passport::Token("r~1").issue(&Stamp::of("icr.io"));
-        assert_eq!(refresh(&ours, &Stamp::of("icr.io")), Some("r~1"));
-        assert_eq!(refresh(&ours, &Stamp::of("quay.io")), None);
-        assert_eq!(refresh("theirs", &Stamp::of("quay.io")), Some("theirs"));
-        assert_eq!(refresh("cs1~", &Stamp::of("quay.io")), None);
+        let ours = ScopedToken::Token("r~1").issue(&RegistryTag::of("icr.io"));
+        assert_eq!(refresh(&ours, &RegistryTag::of("icr.io")), Some("r~1"));
+        assert_eq!(refresh(&ours, &RegistryTag::of("quay.io")), None);
+        assert_eq!(refresh("theirs", &RegistryTag::of("quay.io")), Some("theirs"));
+        assert_eq!(refresh("cs1~", &RegistryTag::of("quay.io")), None);
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
             let value = format!("Bearer {MARK}{rest}");
             if let Some(inside) = unwrapped(&value, "icr.io") {
                 prop_assert!(!inside.contains("cs1~") || rest.contains("cs1~"));
-                prop_assert!(rest.starts_with(&Stamp::of("icr.io").0));
+                prop_assert!(rest.starts_with(&RegistryTag::of("icr.io").0));
             }
         }
     }

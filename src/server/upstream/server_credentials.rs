@@ -13,14 +13,14 @@ use crate::server::upstream::{Body, Upstream};
 
 /// The server's own credentials at one registry.
 #[derive(Debug)]
-pub(crate) struct Own {
+pub(crate) struct ServerCredentials {
     client: RegistryClient,
     /// What stands before repositories for the search of credentials.
     domain: String,
     plain_allowed: bool,
 }
 
-impl Own {
+impl ServerCredentials {
     /// Takes them; `name` is the registry's, or empty where only its address is known.
     pub(crate) fn new(client: RegistryClient, name: &str, origin: &HttpOrigin) -> Self {
         let plain = |text: &str| Repository::parse(&format!("{text}/x")).is_ok_and(|r| r.domain() == text);
@@ -103,7 +103,7 @@ mod tests {
         let credentials = CredentialSource::Files(AuthFiles::only(file.path()));
         let client = RegistryClient::new(RegistryOptions { credentials, ..RegistryOptions::default() });
         let origin = HttpOrigin::parse(address).unwrap();
-        let own = Own::new(client, "", &origin);
+        let own = ServerCredentials::new(client, "", &origin);
         let mut headers = HeaderMap::new();
         headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=x"));
         let repository = Repository::of_registry(&own.domain, "a/b").unwrap();
