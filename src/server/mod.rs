@@ -10,6 +10,7 @@
 //! have what all others need.
 
 mod auth;
+mod authorization;
 mod caller;
 mod client_address;
 mod error;
@@ -22,6 +23,7 @@ mod proxy;
 mod reads;
 mod registries;
 mod route;
+mod salted_hash;
 mod shown_name;
 mod shown_path;
 #[cfg(feature = "otlp")]

@@ -5,9 +5,9 @@
 //! somebody gave is shown only if it looks like one, and otherwise stands as a label by which lines
 //! can still be matched.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::OnceLock;
 
+use crate::server::salted_hash::SaltedHasher;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -125,15 +125,8 @@ impl ShownName {
         let hash: [u8; 32] = if name.len() >= UNGUESSABLE && variety(name) >= UNGUESSABLE / 2 {
             Sha256::digest(name).into()
         } else {
-            static SALT: OnceLock<[u64; 4]> = OnceLock::new();
-            let salt = SALT.get_or_init(|| {
-                let seeds = RandomState::new();
-                [0u8, 1, 2, 3].map(|part| seeds.hash_one(part))
-            });
-            let mut hash = Sha256::new();
-            salt.iter().for_each(|part| hash.update(part.to_be_bytes()));
-            hash.update(name);
-            let shown = hex::encode(hash.finalize());
+            static HASHER: OnceLock<SaltedHasher> = OnceLock::new();
+            let shown = hex::encode(HASHER.get_or_init(SaltedHasher::default).hash(&[name]).as_bytes());
             return Self(format!("hidden:{}", shown.get(..12).unwrap_or_default()));
         };
         let shown = hex::encode(hash);

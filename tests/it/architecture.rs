@@ -21,12 +21,14 @@ const LAYERS: [&[&str]; 9] = [
 /// lowest: those types are what all of the server speaks about.
 const SERVER_LAYERS: [&[&str]; 9] = [
     &[
+        "authorization",
         "caller",
         "client_address",
         "error",
         "fair_queue",
         "listener",
         "route",
+        "salted_hash",
         "shown_name",
         "shown_path",
         "span",

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::server::error::FAILURE_WINDOW;
+use crate::server::salted_hash::SaltedHash;
 
 /// Wrong credentials in that time of one user at one address, and of one address.
 pub(crate) const USER_FAILURES: usize = 10;
@@ -16,23 +17,20 @@ pub(crate) const ADDRESS_FAILURES: usize = 100;
 /// How many users and addresses are remembered.
 const TALLIES: u64 = 50_000;
 
-/// A salted hash: of an address, a user there, or credentials.
-pub(crate) type Key = [u8; 32];
-
 /// Who tries what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttemptKeys {
     /// The address.
-    pub(crate) address: Key,
+    pub(crate) address: SaltedHash,
     /// The user at this address.
-    pub(crate) user: Key,
+    pub(crate) user: SaltedHash,
     /// User and password.
-    pub(crate) credentials: Key,
+    pub(crate) credentials: SaltedHash,
 }
 
 /// What is held against one user or address.
 #[derive(Debug, Default)]
-struct Tally(HashMap<Key, CredentialState>);
+struct Tally(HashMap<SaltedHash, CredentialState>);
 
 /// How it stands with credentials that were tried.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,7 +41,7 @@ struct CredentialState {
 
 impl Tally {
     /// Tells whether there is no room for these credentials.
-    fn is_full(&self, credentials: &Key, most: usize) -> bool {
+    fn is_full(&self, credentials: &SaltedHash, most: usize) -> bool {
         self.0.len() >= most && !self.0.contains_key(credentials)
     }
 }
@@ -56,7 +54,7 @@ fn lock(tally: &SharedTally) -> MutexGuard<'_, Tally> {
 
 /// All that is held against anybody.
 pub(crate) struct LoginAttempts {
-    tallies: moka::future::Cache<Key, SharedTally>,
+    tallies: moka::future::Cache<SaltedHash, SharedTally>,
 }
 
 impl Default for LoginAttempts {
@@ -69,7 +67,7 @@ impl Default for LoginAttempts {
 #[derive(Debug)]
 pub(crate) enum AttemptStart {
     /// They may.
-    AttemptKeys(Attempt),
+    Allowed(Attempt),
     /// The address has failed too often, but not this user there: what is remembered of them may be
     /// used, and whatever is guessed at it counts against them.
     CachedOnly(Attempt),
@@ -78,7 +76,7 @@ pub(crate) enum AttemptStart {
 }
 
 impl LoginAttempts {
-    async fn tally(&self, key: Key) -> SharedTally {
+    async fn tally(&self, key: SaltedHash) -> SharedTally {
         self.tallies.get_with(key, async { SharedTally::default() }).await
     }
 
@@ -106,7 +104,7 @@ impl LoginAttempts {
         };
         let attempt = |tallies| Attempt { tallies, credentials, verdict: Outcome::Wrong };
         if all {
-            AttemptStart::AttemptKeys(attempt(vec![address, user]))
+            AttemptStart::Allowed(attempt(vec![address, user]))
         } else {
             AttemptStart::CachedOnly(attempt(vec![user]))
         }
@@ -125,7 +123,7 @@ enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     tallies: Vec<SharedTally>,
-    credentials: Key,
+    credentials: SaltedHash,
     verdict: Outcome,
 }
 
@@ -169,12 +167,12 @@ mod tests {
     fn keys(address: u8, user: u8, password: u8) -> AttemptKeys {
         let mut of_user = [user; 32];
         of_user[..2].copy_from_slice(&[0xff, address]);
-        AttemptKeys { address: [address; 32], user: of_user, credentials: [password; 32] }
+        AttemptKeys { address: [address; 32].into(), user: of_user.into(), credentials: [password; 32].into() }
     }
 
     async fn begin(attempts: &LoginAttempts, keys: AttemptKeys) -> Option<Attempt> {
         match attempts.begin(&keys, false).await {
-            AttemptStart::AttemptKeys(attempt) => Some(attempt),
+            AttemptStart::Allowed(attempt) => Some(attempt),
             AttemptStart::CachedOnly(_) => panic!("nobody is known"),
             AttemptStart::Locked => None,
         }

@@ -1,12 +1,10 @@
 //! What a caller shows of themselves: credentials in the header or the query, a certificate.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, request};
 use zeroize::Zeroizing;
 
 use crate::config::CertificateName;
+use crate::server::authorization::Authorization;
 use crate::server::caller::Caller;
 use crate::server::listener::peer::{ClientCertificate, PeerIdentity};
 use crate::server::upstream::scoped_token;
@@ -27,21 +25,13 @@ impl<'a> Credentials<'a> {
         Self { headers: &head.headers, query: head.uri.query(), certificate, caller }
     }
 
-    fn scheme(&self, scheme: &str) -> Option<&'a str> {
-        let (said, rest) = self.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-        said.eq_ignore_ascii_case(scheme).then(|| rest.trim())
-    }
-
     /// User and password; a name that is no UTF-8 is nobody's, nor is a token of ours a password.
     pub(crate) fn basic(&self) -> Option<(String, Zeroizing<Vec<u8>>)> {
-        let decoded = Zeroizing::new(STANDARD.decode(self.scheme("basic")?).ok()?);
-        if scoped_token::holds_token(&decoded) {
+        let pair = Authorization::of(self.headers)?.basic()?;
+        if scoped_token::holds_token(pair.as_bytes()) {
             return None;
         }
-        let end = decoded.iter().position(|b| *b == b':')?;
-        let (user, password) = decoded.split_at_checked(end)?;
-        let password = Zeroizing::new(password.get(1..)?.to_vec());
-        Some((std::str::from_utf8(user).ok()?.to_owned(), password))
+        Some((std::str::from_utf8(pair.user()).ok()?.to_owned(), Zeroizing::new(pair.password().to_vec())))
     }
 
     /// The tokens of the query and of the header; a `+` is a `+`, as clients keep a query byte for
@@ -50,7 +40,8 @@ impl<'a> Credentials<'a> {
         let query = Zeroizing::new(self.query.unwrap_or_default().replace('+', "%2B"));
         let pairs = url::form_urlencoded::parse(query.as_bytes());
         let given = pairs.filter(|(name, _)| name == "token").map(|(_, value)| Zeroizing::new(value.into_owned()));
-        given.chain(self.scheme("bearer").map(|token| Zeroizing::new(token.to_owned()))).take(MOST_TOKENS).collect()
+        let bearer = Authorization::of(self.headers).and_then(Authorization::bearer);
+        given.chain(bearer.map(|token| Zeroizing::new(token.to_owned()))).take(MOST_TOKENS).collect()
     }
 }
 

@@ -8,20 +8,19 @@
 //! address that fails too often has to wait (`attempts`).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::server::auth::attempts::{Attempt, AttemptKeys, AttemptStart, LoginAttempts};
 use crate::server::auth::reloading_file::{CredentialsFileError, ReloadingFile, entries};
 use crate::server::client_address::client_network;
 use crate::server::fair_queue::{FairQueue, QueueFull, QueueLimits};
+use crate::server::salted_hash::{SaltedHash, SaltedHasher};
 
 /// How long a verdict is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -69,12 +68,12 @@ pub(crate) struct HtpasswdFile {
 
 /// What is shared by all htpasswd files of a server: the turns, the memory, the failures.
 pub(crate) struct PasswordChecker {
-    right: moka::future::Cache<[u8; 32], ()>,
-    wrong: moka::future::Cache<[u8; 32], ()>,
+    right: moka::future::Cache<SaltedHash, ()>,
+    wrong: moka::future::Cache<SaltedHash, ()>,
     /// Checks under way, by credentials and client.
-    checks: moka::future::Cache<[u8; 32], ()>,
+    checks: moka::future::Cache<SaltedHash, ()>,
     attempts: LoginAttempts,
-    salt: [u64; 4],
+    hasher: SaltedHasher,
     queue: Arc<FairQueue>,
 }
 
@@ -88,7 +87,6 @@ impl Default for PasswordChecker {
 impl PasswordChecker {
     /// Makes a desk where so many passwords are checked at once.
     fn new(places: usize) -> Self {
-        let seeds = RandomState::new();
         let verdicts = |life| moka::future::Cache::builder().max_capacity(VERDICTS).time_to_live(life).build();
         let bounds = QueueLimits {
             permits: places,
@@ -101,20 +99,14 @@ impl PasswordChecker {
             wrong: verdicts(REMEMBERED),
             checks: verdicts(SHARED),
             attempts: LoginAttempts::default(),
-            salt: [0u8, 1, 2, 3].map(|part| seeds.hash_one(part)),
+            hasher: SaltedHasher::default(),
             queue: FairQueue::new(bounds),
         }
     }
 
     /// Returns a hash that nobody else can compute.
-    pub(crate) fn key(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        self.salt.iter().for_each(|part| hash.update(part.to_be_bytes()));
-        for part in parts {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        hash.finalize().into()
+    pub(crate) fn key(&self, parts: &[&[u8]]) -> SaltedHash {
+        self.hasher.hash(parts)
     }
 
     fn attempt_keys(&self, from: IpAddr, user: &str, password: &[u8]) -> AttemptKeys {
@@ -132,18 +124,18 @@ impl PasswordChecker {
     /// were wrong.
     pub(crate) async fn begin(&self, from: IpAddr, user: &str, password: &[u8]) -> Option<Attempt> {
         match self.attempts.begin(&self.attempt_keys(from, user, password), false).await {
-            AttemptStart::AttemptKeys(attempt) | AttemptStart::CachedOnly(attempt) => Some(attempt),
+            AttemptStart::Allowed(attempt) | AttemptStart::CachedOnly(attempt) => Some(attempt),
             AttemptStart::Locked => None,
         }
     }
 
     /// Remembers credentials that were found right elsewhere, under a key that tells where.
-    pub(crate) async fn note_right(&self, key: [u8; 32]) {
+    pub(crate) async fn note_right(&self, key: SaltedHash) {
         self.right.insert(key, ()).await;
     }
 
     /// Tells whether credentials were found right elsewhere lately.
-    pub(crate) async fn is_right(&self, key: &[u8; 32]) -> bool {
+    pub(crate) async fn is_right(&self, key: &SaltedHash) -> bool {
         self.right.get(key).await.is_some()
     }
 }
@@ -182,7 +174,7 @@ impl HtpasswdFile {
         // Before the memory, which would tell a guess that is right as well.
         let (attempt, check) =
             match checker.attempts.begin(&checker.attempt_keys(from, user, password), known.is_some()).await {
-                AttemptStart::AttemptKeys(attempt) => (attempt, true),
+                AttemptStart::Allowed(attempt) => (attempt, true),
                 AttemptStart::CachedOnly(attempt) => (attempt, false),
                 AttemptStart::Locked => return Ok(PasswordCheck::TooMany),
             };
@@ -202,7 +194,7 @@ impl HtpasswdFile {
 }
 
 impl PasswordChecker {
-    async fn remembered(&self, key: &[u8; 32]) -> Option<PasswordCheck> {
+    async fn remembered(&self, key: &SaltedHash) -> Option<PasswordCheck> {
         if self.right.get(key).await.is_some() {
             return Some(PasswordCheck::Right);
         }
@@ -213,12 +205,12 @@ impl PasswordChecker {
     /// same time share one check and one place.
     async fn check(
         &self,
-        key: [u8; 32],
+        key: SaltedHash,
         (password, hash, is_known): (&[u8], &str, bool),
         client: IpAddr,
     ) -> PasswordCheck {
         let (password, hash) = (Zeroizing::new(password.to_vec()), hash.to_owned());
-        let shared = self.key(&[&key, client.to_string().as_bytes()]);
+        let shared = self.key(&[key.as_bytes(), client.to_string().as_bytes()]);
         let right = self.checks.try_get_with(shared, async {
             let turn = match tokio::time::timeout(QUEUE_TIMEOUT, self.queue.take(client)).await {
                 Ok(Ok(turn)) => turn,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::server::auth::access_rules::Credential;
 use crate::server::error::Problem;
+use crate::server::salted_hash::SaltedHash;
 
 /// About how many repositories the registry is asked for one request.
 pub(crate) const MOST: usize = 16;
@@ -32,9 +33,9 @@ impl QueryBudget {
 
 /// What the registry said to questions of release addresses.
 pub(crate) struct QueryCache {
-    refused: moka::future::Cache<[u8; 32], ()>,
+    refused: moka::future::Cache<SaltedHash, ()>,
     /// What was granted is remembered by `access`, and only is no new question here.
-    granted: moka::future::Cache<[u8; 32], ()>,
+    granted: moka::future::Cache<SaltedHash, ()>,
 }
 
 impl Default for QueryCache {
@@ -58,7 +59,7 @@ impl QueryCache {
     /// [`Problem::TooManyQuestions`], and the failures of `ask`.
     pub(crate) async fn ask(
         &self,
-        key: [u8; 32],
+        key: SaltedHash,
         questions: &QueryBudget,
         ask: impl Future<Output = Result<Option<Credential>, Problem>>,
     ) -> Result<Option<Credential>, Problem> {

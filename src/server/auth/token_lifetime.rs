@@ -6,30 +6,29 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderMap};
 
+use crate::server::authorization::Authorization;
+
 #[derive(serde::Deserialize)]
-struct Said {
+struct Claims {
     exp: f64,
 }
 
 /// Returns what is left of the shortest life of the bearer tokens in a request; `None` where none says.
 pub(crate) fn left(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let ends = headers.get_all(AUTHORIZATION).iter().filter_map(|value| end(value.as_bytes()));
+    let ends = headers.get_all(AUTHORIZATION).iter().filter_map(end);
     let left = |end: f64| Duration::try_from_secs_f64((end - now).max(0.0)).unwrap_or(Duration::MAX);
     ends.map(left).min()
 }
 
-fn end(value: &[u8]) -> Option<f64> {
-    let (scheme, token) = value.split_at_checked(7)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer ") {
-        return None;
-    }
-    let mut parts = token.trim_ascii().split(|byte| *byte == b'.');
+fn end(value: &HeaderValue) -> Option<f64> {
+    let mut parts = Authorization::parse(value)?.bearer()?.split('.');
     let (_, content, _) = (parts.next()?, parts.next()?, parts.next()?);
     let content = URL_SAFE_NO_PAD.decode(content).ok()?;
-    serde_json::from_slice::<Said>(&content).ok().map(|said| said.exp)
+    serde_json::from_slice::<Claims>(&content).ok().map(|claims| claims.exp)
 }
 
 #[cfg(test)]

@@ -2,17 +2,16 @@
 //! lookaside have a password at best. So the caller's password is taken to the token server that
 //! the registry names, as any client would do (spec containers-image 3.5).
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::{HeaderValue, StatusCode};
-use sha2::{Digest as _, Sha256};
 
 use crate::config::ServerConfig;
 use crate::registry::{Credential, TokenError, bearer_token};
 use crate::server::error::Problem;
+use crate::server::salted_hash::{SaltedHash, SaltedHasher};
 use crate::server::upstream::Upstream;
 
 /// How many tokens are remembered.
@@ -21,19 +20,18 @@ const REMEMBERED: u64 = 10_000;
 /// Gets tokens, and remembers each as long as a right.
 pub(crate) struct UpstreamLogin {
     upstream: Arc<Upstream>,
-    tokens: moka::future::Cache<[u8; 32], HeaderValue>,
-    salt: [u64; 2],
+    tokens: moka::future::Cache<SaltedHash, HeaderValue>,
+    hasher: SaltedHasher,
     timeout: Duration,
 }
 
 impl UpstreamLogin {
     pub(crate) fn new(upstream: Arc<Upstream>, config: &ServerConfig) -> Self {
-        let seeds = RandomState::new();
         let life = Duration::from_secs(config.cache.access_seconds);
         Self {
             upstream,
             tokens: moka::future::Cache::builder().max_capacity(REMEMBERED).time_to_live(life).build(),
-            salt: [seeds.hash_one(0), seeds.hash_one(1)],
+            hasher: SaltedHasher::default(),
             timeout: Duration::from_secs(config.access_timeout_seconds),
         }
     }
@@ -85,14 +83,9 @@ impl UpstreamLogin {
         }
     }
 
-    fn key(&self, name: &str, actions: &str, headers: &HeaderMap) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        self.salt.iter().for_each(|part| hash.update(part.to_be_bytes()));
-        let said = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        for part in [name.as_bytes(), actions.as_bytes(), &[u8::from(said.is_some())], said.unwrap_or_default()] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        hash.finalize().into()
+    fn key(&self, name: &str, actions: &str, headers: &HeaderMap) -> SaltedHash {
+        let shown = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let is_shown = [u8::from(shown.is_some())];
+        self.hasher.hash(&[name.as_bytes(), actions.as_bytes(), &is_shown, shown.unwrap_or_default()])
     }
 }

@@ -4,8 +4,6 @@
 //! begin an upload to a repository may add signatures to it. No `signature:` scope is ever asked
 //! for, since clients request `pull` and `push` only (spec containers-image 3.5).
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,7 +14,6 @@ use http::header::{
 use http::{HeaderValue, Method, Response, StatusCode, request};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use sha2::{Digest as _, Sha256};
 
 use crate::config::ServerConfig;
 use crate::image::Digest;
@@ -24,6 +21,7 @@ use crate::metrics::{self, AccessVerdict, Right};
 use crate::server::auth::token_lifetime;
 use crate::server::caller::Caller;
 use crate::server::error::Problem;
+use crate::server::salted_hash::{SaltedHash, SaltedHasher};
 use crate::server::upstream::{Body, Upstream};
 
 /// Every kind of manifest that may be signed.
@@ -80,15 +78,14 @@ pub(crate) enum ManifestState {
 pub(crate) struct UpstreamPermissions {
     upstream: Arc<Upstream>,
     /// Until when, since a token may end before that.
-    granted: moka::future::Cache<[u8; 32], Instant>,
+    granted: moka::future::Cache<SaltedHash, Instant>,
     remembered: Duration,
-    salt: [u64; 4],
+    hasher: SaltedHasher,
     timeout: Duration,
 }
 
 impl UpstreamPermissions {
     pub(crate) fn new(upstream: Arc<Upstream>, config: &ServerConfig) -> Self {
-        let seeds = RandomState::new();
         Self {
             upstream,
             granted: moka::future::Cache::builder()
@@ -96,35 +93,38 @@ impl UpstreamPermissions {
                 .time_to_live(Duration::from_secs(config.cache.access_seconds))
                 .build(),
             remembered: Duration::from_secs(config.cache.access_seconds),
-            salt: [0u8, 1, 2, 3].map(|part| seeds.hash_one(part)),
+            hasher: SaltedHasher::default(),
             timeout: Duration::from_secs(config.access_timeout_seconds),
         }
     }
 
-    fn key(&self, right: &str, name: &str, digest: Option<&Digest>, headers: &HeaderMap, caller: &Caller) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        let mut add = |part: &[u8]| {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        };
-        self.salt.iter().for_each(|part| add(&part.to_be_bytes()));
-        add(right.as_bytes());
-        add(name.as_bytes());
-        add(digest.map(ToString::to_string).unwrap_or_default().as_bytes());
-        // What the server's own credentials may do is not what nobody may do.
-        add(&[u8::from(caller.own)]);
+    fn key(
+        &self,
+        right: &str,
+        name: &str,
+        digest: Option<&Digest>,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> SaltedHash {
+        let digest = digest.map(ToString::to_string).unwrap_or_default();
         // All of the caller's that the upstream is shown.
         let authorization = headers.get(AUTHORIZATION);
-        add(&[u8::from(authorization.is_some())]);
-        add(authorization.map(HeaderValue::as_bytes).unwrap_or_default());
-        hash.finalize().into()
+        self.hasher.hash(&[
+            right.as_bytes(),
+            name.as_bytes(),
+            digest.as_bytes(),
+            // The server's own credentials may have rights that callers without credentials do not have.
+            &[u8::from(caller.own)],
+            &[u8::from(authorization.is_some())],
+            authorization.map(HeaderValue::as_bytes).unwrap_or_default(),
+        ])
     }
 
-    async fn is_granted(&self, key: &[u8; 32]) -> bool {
+    async fn is_granted(&self, key: &SaltedHash) -> bool {
         self.granted.get(key).await.is_some_and(|until| Instant::now() < until)
     }
 
-    async fn grant(&self, key: [u8; 32], headers: &HeaderMap) {
+    async fn grant(&self, key: SaltedHash, headers: &HeaderMap) {
         let left = token_lifetime::left(headers, SystemTime::now()).unwrap_or(self.remembered);
         self.granted.insert(key, Instant::now() + left.min(self.remembered)).await;
     }
@@ -157,7 +157,7 @@ impl UpstreamPermissions {
 
     async fn ask_to_pull(
         &self,
-        key: [u8; 32],
+        key: SaltedHash,
         name: &str,
         digest: &Digest,
         headers: &HeaderMap,

@@ -11,13 +11,13 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
 use http::{HeaderValue, Request, StatusCode};
-use zeroize::Zeroizing;
 
 use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::json::{self, JsonError};
 use crate::server::auth::access_rules::Credential;
 use crate::server::auth::upstream_permissions::{ManifestState, UpstreamPermissions};
+use crate::server::authorization::Authorization;
 use crate::server::caller::Caller;
 use crate::server::error::Problem;
 use crate::server::listener::request_body::ClientBody;
@@ -175,18 +175,14 @@ fn created(place: HeaderValue) -> Answer {
 
 /// Names a caller whom the registry let in, without any secret.
 fn user(headers: &HeaderMap) -> ShownName {
-    let Some(value) = headers.get(AUTHORIZATION) else { return ShownName::anonymous() };
-    let Some((scheme, rest)) = value.to_str().ok().and_then(|v| v.split_once(' ')) else { return ShownName::unknown() };
-    if scheme.eq_ignore_ascii_case("bearer") {
+    if !headers.contains_key(AUTHORIZATION) {
+        return ShownName::anonymous();
+    }
+    let Some(authorization) = Authorization::of(headers) else { return ShownName::unknown() };
+    if authorization.bearer().is_some() {
         return ShownName::bearer();
     }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return ShownName::unknown();
-    }
-    let decoded = Zeroizing::new(STANDARD.decode(rest.trim()).unwrap_or_default());
-    let Some(end) = decoded.iter().position(|b| *b == b':') else { return ShownName::unknown() };
-    let (name, password) = decoded.split_at_checked(end).unwrap_or_default();
-    ShownName::given(name, password.get(1..).unwrap_or_default())
+    authorization.basic().map_or_else(ShownName::unknown, |pair| ShownName::given(pair.user(), pair.password()))
 }
 
 /// Reads the uploaded JSON and returns the OpenPGP message; the error is a reason for the uploader.

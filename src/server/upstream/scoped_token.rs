@@ -14,6 +14,7 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderMap};
 use sha2::{Digest as _, Sha256};
 
+use crate::server::authorization::Authorization;
 use crate::server::route;
 
 /// What our tokens begin with.
@@ -97,16 +98,9 @@ fn base64_of_any_kind(text: &[u8]) -> Vec<u8> {
     LENIENT.decode(digits.collect::<Vec<u8>>()).unwrap_or_default()
 }
 
-/// Splits `Authorization` into its scheme and the rest.
-fn split(value: &HeaderValue) -> Option<(&str, &str)> {
-    let (scheme, rest) = value.to_str().ok()?.trim().split_once([' ', '\t'])?;
-    Some((scheme, rest.trim()))
-}
-
 /// Returns the token in `Authorization: Bearer`.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = split(headers.get(AUTHORIZATION)?)?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    Authorization::of(headers)?.bearer()
 }
 
 /// Tells whether the client has brought a token of ours, for whichever registry.
@@ -149,9 +143,9 @@ fn authorization(token: &str, RegistryTag(tag): &RegistryTag) -> Option<HeaderVa
 
 /// Returns the pair in `Authorization: Basic`, if that is there and holds no token of ours.
 pub(crate) fn basic(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, pair) = split(headers.get(AUTHORIZATION)?)?;
-    // An empty user with an empty password is what clients send who have none.
-    (scheme.eq_ignore_ascii_case("basic") && pair != "Og==" && !is_ours(headers)).then_some(pair)
+    let pair = Authorization::of(headers)?.basic_encoded()?;
+    // Clients without credentials send an empty user with an empty password.
+    (pair != "Og==" && !is_ours(headers)).then_some(pair)
 }
 
 #[cfg(test)]
