@@ -5,20 +5,22 @@
 //! the userinfo of a lookaside's URL as HTTP Basic at once, and keep its query (2.1, 2.2).
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{AccessError, CertificateName, Namespaces, ServerConfig, Way};
-use crate::server::auth::credentials::{Credentials, called};
-use crate::server::auth::htpasswd::{HtpasswdFile, PasswordCheck, PasswordChecker};
-use crate::server::auth::release_queries::{QueryBudget, QueryCache};
+use crate::config::{AccessError, Namespaces, ServerConfig, Way};
+use crate::server::auth::credentials::Credentials;
+use crate::server::auth::htpasswd::{HtpasswdFile, PasswordChecker};
+use crate::server::auth::methods::{
+    AccessAttempt, AccessMethod, Anonymous, Certificate, Htpasswd, Identity, Token, UpstreamAccess, UpstreamRegistry,
+};
+use crate::server::auth::release_queries::QueryBudget;
 use crate::server::auth::reloading_file::CredentialsFileError;
 use crate::server::auth::token_file::TokenFile;
 use crate::server::auth::upstream_login::UpstreamLogin;
 use crate::server::auth::upstream_permissions::UpstreamPermissions;
-use crate::server::auth::upstream_query::{BasicCredentials, Permission, PermissionQuery};
+use crate::server::auth::upstream_query::Permission;
 use crate::server::error::Problem;
-use crate::server::shown_name::ShownName;
 use crate::store::{SetAddress, StorePath};
 
 /// Access rules that cannot be used.
@@ -35,36 +37,18 @@ pub enum AccessRulesError {
     NoUpstream,
 }
 
-/// Whoever was let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Credential {
-    /// The way in, as the configuration calls it.
-    pub(crate) way: &'static str,
-    /// The name there; no secret.
-    pub(crate) name: ShownName,
-}
-
-/// A configured way with what it needs.
-enum AccessMethod {
-    Anonymous,
-    Certificate(Vec<CertificateName>),
-    Token(Arc<TokenFile>),
-    Htpasswd(Arc<HtpasswdFile>),
-    Upstream,
-}
-
+/// What one namespace allows; the methods in the order in which they are tried.
 struct Rule {
-    read: Vec<AccessMethod>,
-    write: Vec<AccessMethod>,
+    read: Vec<Arc<dyn AccessMethod>>,
+    write: Vec<Arc<dyn AccessMethod>>,
 }
 
 /// The rules at work.
 pub(crate) struct AccessRules {
     rules: Namespaces<Rule>,
     prefix: StorePath,
-    upstream: Option<(Arc<UpstreamPermissions>, UpstreamLogin)>,
+    upstream: Option<UpstreamAccess>,
     checker: Arc<PasswordChecker>,
-    answers: QueryCache,
     open: bool,
     writable: bool,
 }
@@ -81,8 +65,9 @@ impl AccessRules {
         let open = configured.iter().all(|rule| rule.read.contains(&Way::Anonymous));
         let writable = configured.iter().any(|rule| !rule.write.is_empty());
         let rules = configured.map(|rule| Rule { read: files.methods(&rule.read), write: files.methods(&rule.write) });
-        let (checker, answers) = (files.checker.clone(), QueryCache::default());
-        Self { rules, prefix: config.store_prefix.clone(), upstream, checker, answers, open, writable }
+        let checker = files.checker.clone();
+        let upstream = upstream.map(|(permissions, login)| UpstreamAccess::new(permissions, login));
+        Self { rules, prefix: config.store_prefix.clone(), upstream, checker, open, writable }
     }
 
     /// Returns the repository that a path of the store belongs to; `None` for what lies beside the
@@ -107,7 +92,7 @@ impl AccessRules {
 
     /// Tells whether anybody may read a set.
     pub(crate) fn is_open_at(&self, set: &SetAddress) -> bool {
-        self.open || self.rule(set.path()).read.iter().any(|way| matches!(way, AccessMethod::Anonymous))
+        self.open || self.rule(set.path()).read.iter().any(|method| method.is_anonymous())
     }
 
     /// Tells whether there is anything that somebody may write.
@@ -150,7 +135,7 @@ impl AccessRules {
     ///
     /// # Errors
     /// The refusal, or why nobody can decide.
-    pub(crate) async fn write(&self, set: &SetAddress, credentials: Credentials<'_>) -> Result<Credential, Problem> {
+    pub(crate) async fn write(&self, set: &SetAddress, credentials: Credentials<'_>) -> Result<Identity, Problem> {
         let methods = &self.rule(set.path()).write;
         if methods.is_empty() {
             return Err(Problem::Denied(
@@ -158,180 +143,86 @@ impl AccessRules {
                     .to_owned(),
             ));
         }
-        let credential = self.authenticate(methods, Permission::Write, set, credentials).await?;
+        let identity = self.authenticate(methods, Permission::Write, set, credentials).await?;
         if self.repository(set.path()).is_none() {
             return Err(Problem::Denied(format!(
                 "the path does not begin with {}/, the store prefix of this server's registry",
                 self.prefix
             )));
         }
-        Ok(credential)
+        Ok(identity)
     }
 
     async fn authenticate(
         &self,
-        methods: &[AccessMethod],
-        right: Permission<'_>,
+        methods: &[Arc<dyn AccessMethod>],
+        permission: Permission<'_>,
         set: &SetAddress,
         credentials: Credentials<'_>,
-    ) -> Result<Credential, Problem> {
-        let mut presented = Vec::new();
-        if let Some(certificate) = credentials.certificate {
-            for way in methods {
-                if let AccessMethod::Certificate(names) = way
-                    && let Some(name) = called(certificate, names)
-                {
-                    return Ok(Credential { way: "certificate", name: ShownName::configured(name) });
-                }
+    ) -> Result<Identity, Problem> {
+        let tokens = if methods.iter().any(|method| method.reads_tokens()) { credentials.tokens() } else { Vec::new() };
+        let attempt = AccessAttempt {
+            permission,
+            set,
+            repository: self.repository(set.path()),
+            credentials,
+            basic: credentials.basic(),
+            tokens,
+            checker: &self.checker,
+            upstream: self.upstream.as_ref(),
+        };
+        for method in methods {
+            if let Some(identity) = method.authenticate(&attempt).await? {
+                return Ok(identity);
             }
         }
-        if methods.iter().any(|way| matches!(way, AccessMethod::Token(_))) {
-            for token in credentials.tokens() {
-                for way in methods {
-                    if let AccessMethod::Token(file) = way
-                        && let Some(name) = file.whose(token.as_bytes()).map_err(unusable)?
-                    {
-                        return Ok(Credential { way: "token", name: ShownName::configured(name) });
-                    }
-                }
-                presented.push(token);
+        if attempt.basic.is_none() {
+            for token in &attempt.tokens {
+                // An attempt that is dropped counts as wrong credentials.
+                drop(self.checker.begin(credentials.caller.from, "", token.as_bytes()).await);
             }
         }
-        let basic = credentials.basic();
-        let from = credentials.caller.from;
-        if let Some((user, password)) = &basic {
-            for way in methods {
-                let AccessMethod::Htpasswd(file) = way else { continue };
-                match file.verify(&self.checker, (user, password), from).await.map_err(unusable)? {
-                    PasswordCheck::Right => {
-                        let name = ShownName::configured(user.as_str());
-                        return Ok(Credential { way: "htpasswd", name });
-                    }
-                    PasswordCheck::Wrong => {}
-                    PasswordCheck::TooMany => return Err(Problem::TooManyFailures),
-                    PasswordCheck::Crowded => return Err(Problem::TooManyRequests),
-                    PasswordCheck::Busy => return Err(Problem::Busy),
-                }
-            }
-        }
-        let asks_upstream = methods.iter().any(|way| matches!(way, AccessMethod::Upstream));
-        if asks_upstream && let Some(credential) = self.ask_upstream(right, set, credentials, basic.as_ref()).await? {
-            return Ok(credential);
-        }
-        if basic.is_none() {
-            for token in presented {
-                // Counted by being tried and never found right.
-                drop(self.checker.begin(from, "", token.as_bytes()).await);
-            }
-        }
-        // A password helps where one is asked for; nothing that a client can add later does elsewhere.
-        if asks_upstream || methods.iter().any(|way| matches!(way, AccessMethod::Htpasswd(_))) {
+        // 401 asks for a password. Where no password helps, nothing that a client can add later does.
+        if methods.iter().any(|method| method.takes_passwords()) {
             return Err(Problem::Unauthorized);
         }
         Err(Problem::Denied("these signatures are not for everybody; the server's operator gives access".to_owned()))
     }
-
-    /// Asks the registry, with Basic credentials or none: a token of ours is nothing for it.
-    async fn ask_upstream(
-        &self,
-        right: Permission<'_>,
-        set: &SetAddress,
-        credentials: Credentials<'_>,
-        basic: Option<&BasicCredentials>,
-    ) -> Result<Option<Credential>, Problem> {
-        let Some((access, login)) = &self.upstream else { return Ok(None) };
-        let Some(repository) = self.repository(set.path()).filter(|name| !name.is_empty()) else { return Ok(None) };
-        // A registry that lets anybody push never looks at names.
-        if right.is_write() && basic.is_none() {
-            return Ok(None);
-        }
-        let question = PermissionQuery { access, login, repository, set, credentials, basic };
-        let Permission::See(questions) = right else { return self.put(question, right).await };
-        let digest = set.digest().to_string();
-        let mut parts: Vec<&[u8]> = vec![b"see", repository.as_bytes(), digest.as_bytes()];
-        // All of the caller's that the registry is shown.
-        match basic {
-            Some((user, password)) => parts.extend([user.as_bytes(), password]),
-            None => parts.push(b"nobody"),
-        }
-        self.answers.ask(self.checker.key(&parts), questions, self.put(question, right)).await
-    }
-
-    /// Puts a question to the registry, and notes whether the credentials with it were right.
-    async fn put(&self, question: PermissionQuery<'_>, right: Permission<'_>) -> Result<Option<Credential>, Problem> {
-        let Some((user, password)) = question.basic else {
-            return match question.ask(right).await {
-                Ok(true) => Ok(Some(Credential { way: "upstream", name: ShownName::anonymous() })),
-                Ok(false) => Ok(None),
-                Err(problem) => Err(problem),
-            };
-        };
-        let from = question.credentials.caller.from;
-        let Some(attempt) = self.checker.begin(from, user, password).await else {
-            return Err(Problem::TooManyFailures);
-        };
-        let known = self.checker.key(&[b"upstream", user.as_bytes(), password]);
-        match question.ask(right).await {
-            Ok(true) => {
-                attempt.right();
-                self.checker.note_right(known).await;
-                let name = ShownName::given(user.as_bytes(), password);
-                Ok(Some(Credential { way: "upstream", name }))
-            }
-            // Who has rights elsewhere has not guessed; a registry also says 401 to those without a right.
-            Ok(false) | Err(Problem::Denied(_)) if self.checker.is_right(&known).await => {
-                attempt.right();
-                Ok(None)
-            }
-            Ok(false) => {
-                attempt.wrong();
-                Ok(None)
-            }
-            Err(problem @ Problem::Denied(_)) => {
-                attempt.wrong();
-                Err(problem)
-            }
-            Err(problem) => {
-                attempt.undecided();
-                Err(problem)
-            }
-        }
-    }
 }
 
-fn unusable(error: CredentialsFileError) -> Problem {
-    tracing::error!(%error, "nobody can be let in by a file of credentials");
-    Problem::Credentials
-}
-
-/// What the permits of one server share: the files that their ways name, each opened once, and the
-/// desk where passwords are checked and failures counted.
+/// What all access rules of one server share: the files that their methods name, each opened once, and the
+/// checker of passwords, which counts failures.
 #[derive(Default)]
 pub(crate) struct CredentialFiles {
     checker: Arc<PasswordChecker>,
-    passwords: HashMap<std::path::PathBuf, Arc<HtpasswdFile>>,
-    tokens: HashMap<std::path::PathBuf, Arc<TokenFile>>,
+    passwords: HashMap<PathBuf, Arc<HtpasswdFile>>,
+    tokens: HashMap<PathBuf, Arc<TokenFile>>,
 }
 
 impl CredentialFiles {
-    fn methods(&mut self, methods: &[Way]) -> Vec<AccessMethod> {
-        let file = |path: &Path| path.to_owned();
-        methods
+    /// Returns the configured methods, cheapest first.
+    fn methods(&mut self, configured: &[Way]) -> Vec<Arc<dyn AccessMethod>> {
+        let mut methods: Vec<Arc<dyn AccessMethod>> = configured
             .iter()
-            .map(|way| match way {
-                Way::Anonymous => AccessMethod::Anonymous,
-                Way::Certificate(names) => AccessMethod::Certificate(names.clone()),
-                Way::Upstream => AccessMethod::Upstream,
-                Way::Htpasswd(path) => {
-                    let opened = self.passwords.entry(file(path)).or_insert_with(|| Arc::new(HtpasswdFile::new(path)));
-                    AccessMethod::Htpasswd(opened.clone())
-                }
-                Way::Token(path) => {
-                    let opened = self.tokens.entry(file(path)).or_insert_with(|| Arc::new(TokenFile::new(path)));
-                    AccessMethod::Token(opened.clone())
+            .map(|way| -> Arc<dyn AccessMethod> {
+                match way {
+                    Way::Anonymous => Arc::new(Anonymous),
+                    Way::Certificate(names) => Arc::new(Certificate::new(names.clone())),
+                    Way::Upstream => Arc::new(UpstreamRegistry),
+                    Way::Htpasswd(path) => {
+                        let file =
+                            self.passwords.entry(path.clone()).or_insert_with(|| Arc::new(HtpasswdFile::new(path)));
+                        Arc::new(Htpasswd::new(file.clone()))
+                    }
+                    Way::Token(path) => {
+                        let file = self.tokens.entry(path.clone()).or_insert_with(|| Arc::new(TokenFile::new(path)));
+                        Arc::new(Token::new(file.clone()))
+                    }
                 }
             })
-            .collect()
+            .collect();
+        methods.sort_by_key(|method| method.cost());
+        methods
     }
 }
 
@@ -363,6 +254,7 @@ mod tests {
     use crate::image::Digest;
     use crate::server::caller::Caller;
     use crate::server::listener::peer::{ClientCertificate, PeerIdentity};
+    use crate::server::shown_name::ShownName;
     use http::header::AUTHORIZATION;
     use http::{HeaderValue, Request, request};
 
@@ -383,7 +275,7 @@ mod tests {
         ClientCertificate { subject: "CN=ci".to_owned(), sans: vec!["ci.example".to_owned()], sha256: [7; 32] }
     }
 
-    async fn write(permit: &AccessRules, path: &str, head: request::Parts) -> Result<Credential, Problem> {
+    async fn write(permit: &AccessRules, path: &str, head: request::Parts) -> Result<Identity, Problem> {
         let caller = Caller::local(0);
         permit.write(&set(path), Credentials::new(&head, &caller)).await
     }
@@ -403,7 +295,7 @@ mod tests {
             [("name", "ci.example"), ("print", "ci.example"), ("subject", "CN=ci"), ("any", "ci.example")]
         {
             let credential = write(&permit, path, head("/", None, Some(certificate()))).await.unwrap();
-            assert_eq!(credential, Credential { way: "certificate", name: ShownName::configured(name) });
+            assert_eq!(credential, Identity { way: "certificate", name: ShownName::configured(name) });
             assert!(matches!(write(&permit, path, head("/", None, None)).await, Err(Problem::Denied(_))), "{path}");
         }
         let other = write(&permit, "other", head("/", None, Some(certificate()))).await;

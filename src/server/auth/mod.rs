@@ -5,6 +5,7 @@ pub(super) mod access_rules;
 pub(super) mod attempts;
 pub(super) mod credentials;
 pub(super) mod htpasswd;
+pub(super) mod methods;
 pub(super) mod release_queries;
 pub(super) mod reloading_file;
 pub(super) mod token_file;

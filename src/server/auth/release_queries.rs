@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::server::auth::access_rules::Credential;
+use crate::server::auth::methods::Identity;
 use crate::server::error::Problem;
 use crate::server::salted_hash::SaltedHash;
 
@@ -47,7 +47,7 @@ impl Default for QueryCache {
 
 /// What is not to be remembered as a refusal.
 enum Other {
-    Granted(Credential),
+    Granted(Identity),
     Failed(Problem),
 }
 
@@ -61,8 +61,8 @@ impl QueryCache {
         &self,
         key: SaltedHash,
         questions: &QueryBudget,
-        ask: impl Future<Output = Result<Option<Credential>, Problem>>,
-    ) -> Result<Option<Credential>, Problem> {
+        ask: impl Future<Output = Result<Option<Identity>, Problem>>,
+    ) -> Result<Option<Identity>, Problem> {
         let refused = self.refused.try_get_with(key, async {
             if self.granted.get(&key).await.is_none() && !questions.take() {
                 return Err(Other::Failed(Problem::TooManyQuestions));

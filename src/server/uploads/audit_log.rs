@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::metrics::{self, Recorded};
-use crate::server::auth::access_rules::Credential;
+use crate::server::auth::methods::Identity;
 use crate::server::caller::{self, Caller};
 use crate::server::error::{Problem, shorten};
 use crate::server::shown_name::ShownName;
@@ -46,7 +46,7 @@ pub(crate) struct Record {
     /// `extension` or `lookaside`.
     pub(crate) face: &'static str,
     /// `None` until the caller has shown who they are.
-    pub(crate) who: Option<Credential>,
+    pub(crate) who: Option<Identity>,
     /// The registry's name; empty for the default one.
     registry: Arc<str>,
     /// The repository's path there.
@@ -347,7 +347,7 @@ mod tests {
         let digest = Digest::sha256(b"x");
         let image = ("birds/bluebird", &digest);
         let mut record = Record::new(Action::Add, "lookaside", &"icr.io".into(), image, &headers, &caller);
-        record.who = Some(Credential { way: "htpasswd", name: ShownName::configured("bob\n") });
+        record.who = Some(Identity { way: "htpasswd", name: ShownName::configured("bob\n") });
         record
     }
 
@@ -451,7 +451,7 @@ mod tests {
         stranger.who = None;
         audit.end(&stranger, Outcome::Failed(&Problem::Unauthorized)).await.unwrap();
         audit.finish().await;
-        stranger.who = Some(Credential { way: "upstream", name: ShownName::anonymous() });
+        stranger.who = Some(Identity { way: "upstream", name: ShownName::anonymous() });
         assert!(matches!(audit.begin(&stranger).await, Err(Problem::Unrecorded)), "a change by anybody");
         assert!(!path.exists(), "no disk has so much left");
         audit.begin(&record()).await.unwrap();

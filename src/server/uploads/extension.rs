@@ -15,7 +15,7 @@ use http::{HeaderValue, Request, StatusCode};
 use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::json::{self, JsonError};
-use crate::server::auth::access_rules::Credential;
+use crate::server::auth::methods::Identity;
 use crate::server::auth::upstream_permissions::{ManifestState, UpstreamPermissions};
 use crate::server::authorization::Authorization;
 use crate::server::caller::Caller;
@@ -134,7 +134,7 @@ impl ExtensionUploads {
         self.admission.announced(headers, usize::MAX)?;
         access.push(&record.repository, headers, caller).await?;
         // Before that it would be a stranger's word.
-        record.who = Some(Credential { way: "upstream", name: user(headers) });
+        record.who = Some(Identity { way: "upstream", name: user(headers) });
         let (body, long) = self.admission.read(body, caller.from).await?;
         Ok((address, body, long))
     }
