@@ -58,6 +58,57 @@ pub fn parse_challenges(value: &[u8]) -> Vec<Challenge> {
     }
 }
 
+/// The value of a `realm` parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Realm {
+    /// Where it is in the header's value, quotes included.
+    pub range: std::ops::Range<usize>,
+    /// What it says, without quotes and escapes.
+    pub text: String,
+}
+
+/// Finds the realms of all challenges in one header value, also in challenges that [`parse_challenges`] leaves
+/// out: a client may read what we do not, and whoever rewrites realms must rewrite all of them.
+pub fn realms(value: &[u8]) -> Vec<Realm> {
+    let mut reader = Reader { rest: value };
+    let mut found = Vec::new();
+    while let Some((first, rest)) = reader.rest.split_first() {
+        if *first == b'"' {
+            // A quoted string that belongs to no parameter.
+            if reader.quoted().is_none() {
+                return found;
+            }
+            continue;
+        }
+        let name = reader.take(is_token);
+        if name.is_empty() {
+            reader.rest = rest;
+            continue;
+        }
+        let after_name = reader.rest;
+        reader.skip(is_space);
+        if !reader.eat(b'=') {
+            reader.rest = after_name;
+            continue;
+        }
+        reader.skip(is_space);
+        let start = value.len() - reader.rest.len();
+        let text = if reader.rest.first() == Some(&b'"') {
+            match reader.quoted() {
+                Some(text) => lossy(&text),
+                None => return found,
+            }
+        } else {
+            // The grammar wants a token, but registries send URLs without quotes.
+            lossy(reader.take(|b| !is_space(b) && b != b','))
+        };
+        if name.eq_ignore_ascii_case(b"realm") {
+            found.push(Realm { range: start..value.len() - reader.rest.len(), text });
+        }
+    }
+    found
+}
+
 struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -316,6 +367,29 @@ mod tests {
                 proptest::prop_assert_eq!(challenge.scheme(), scheme.to_ascii_lowercase());
                 proptest::prop_assert_eq!(&challenge.parameters, parameters);
             }
+        }
+    }
+
+    #[test]
+    fn realms_are_found_in_challenges_that_make_no_sense_too() {
+        let found = |text: &str| {
+            realms(text.as_bytes())
+                .into_iter()
+                .map(|realm| (realm.text, text[realm.range].to_owned()))
+                .collect::<Vec<_>>()
+        };
+        for (text, wanted) in [
+            (r#"Bearer realm="http://a/token" service="x""#, vec![("http://a/token", r#""http://a/token""#)]),
+            (
+                r#"Bearer realm=http://a/token, Basic Realm = "b\"c""#,
+                vec![("http://a/token", "http://a/token"), ("b\"c", r#""b\"c""#)],
+            ),
+            (r#""realm=x", ;; realm=y"#, vec![("y", "y")]),
+            (r#"Bearer realm="not closed"#, vec![]),
+            ("Bearer realm", vec![]),
+        ] {
+            let wanted: Vec<_> = wanted.into_iter().map(|(a, b)| (a.to_owned(), b.to_owned())).collect();
+            assert_eq!(found(text), wanted, "{text}");
         }
     }
 }

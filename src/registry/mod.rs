@@ -34,7 +34,7 @@ mod fake;
 #[cfg(test)]
 mod faults;
 
-pub use challenge::{Challenge, challenges, parse_challenges};
+pub use challenge::{Challenge, Realm, challenges, parse_challenges, realms};
 pub use client::{CredentialSource, RegistryClient, RegistryOptions};
 pub use connection::{Ping, SUPPORTS_SIGNATURES, announces_signatures};
 pub use credentials::{AuthFiles, CredentialsError};

@@ -9,6 +9,7 @@ use http::header::{
 };
 
 use crate::config::{HttpOrigin, Scheme};
+use crate::registry::realms;
 
 const HOP_BY_HOP: [HeaderName; 7] = [
     CONNECTION,
@@ -113,7 +114,7 @@ pub(crate) fn challenge(value: &[u8], endpoints: Endpoints<'_>) -> Option<Challe
         if !endpoints.own(scheme, authority) {
             continue;
         }
-        out.extend_from_slice(value.get(done..realm.start)?);
+        out.extend_from_slice(value.get(done..realm.range.start)?);
         let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
         out.push(b'"');
         for byte in format!("{}{rest}", endpoints.client).into_bytes() {
@@ -123,7 +124,7 @@ pub(crate) fn challenge(value: &[u8], endpoints: Endpoints<'_>) -> Option<Challe
             out.push(byte);
         }
         out.push(b'"');
-        done = realm.end;
+        done = realm.range.end;
         let path = rest.split(['?', '#']).next().unwrap_or_default();
         token_paths.push(path.to_owned());
     }
@@ -132,89 +133,6 @@ pub(crate) fn challenge(value: &[u8], endpoints: Endpoints<'_>) -> Option<Challe
     }
     out.extend_from_slice(value.get(done..)?);
     Some(Challenge { value: out, token_paths })
-}
-
-/// The value of a `realm` parameter: where it stands (quotes included) and what it says.
-struct Realm {
-    start: usize,
-    end: usize,
-    text: String,
-}
-
-/// Finds the realms of all challenges in one header value (RFC 9110, 11.2 and 5.6.4).
-fn realms(value: &[u8]) -> Vec<Realm> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(&byte) = value.get(at) {
-        if byte == b'"' {
-            // A quoted string that belongs to no parameter; step over it.
-            at = quoted(value, at).map_or(value.len(), |(end, _)| end);
-            continue;
-        }
-        if !is_token(byte) {
-            at += 1;
-            continue;
-        }
-        let name_end = token_end(value, at);
-        let name = value.get(at..name_end).unwrap_or_default();
-        at = name_end;
-        let equals = skip_blanks(value, name_end);
-        if value.get(equals) != Some(&b'=') {
-            continue;
-        }
-        let start = skip_blanks(value, equals + 1);
-        let (end, text) = match value.get(start) {
-            Some(b'"') => match quoted(value, start) {
-                Some(read) => read,
-                None => break,
-            },
-            _ => {
-                // Not a token by the grammar, but seen: a URL without quotes, up to a comma.
-                let length =
-                    value.get(start..).unwrap_or_default().iter().position(|b| matches!(b, b',' | b' ' | b'\t'));
-                let end = length.map_or(value.len(), |length| start + length);
-                (end, String::from_utf8_lossy(value.get(start..end).unwrap_or_default()).into_owned())
-            }
-        };
-        if name.eq_ignore_ascii_case(b"realm") {
-            found.push(Realm { start, end, text });
-        }
-        at = end.max(at);
-    }
-    found
-}
-
-/// Reads the quoted string at `start`: the index after it and what it says. `None` if it does not end.
-fn quoted(value: &[u8], start: usize) -> Option<(usize, String)> {
-    let mut text = Vec::new();
-    let mut at = start + 1;
-    loop {
-        match value.get(at)? {
-            b'"' => return Some((at + 1, String::from_utf8_lossy(&text).into_owned())),
-            b'\\' => {
-                text.push(*value.get(at + 1)?);
-                at += 2;
-            }
-            byte => {
-                text.push(*byte);
-                at += 1;
-            }
-        }
-    }
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-fn token_end(value: &[u8], from: usize) -> usize {
-    let rest = value.get(from..).unwrap_or_default();
-    from + rest.iter().position(|b| !is_token(*b)).unwrap_or(rest.len())
-}
-
-fn skip_blanks(value: &[u8], from: usize) -> usize {
-    let rest = value.get(from..).unwrap_or_default();
-    from + rest.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(rest.len())
 }
 
 #[cfg(test)]
