@@ -1,14 +1,15 @@
-//! The only place that decides which HTTP status a failure gets, and how it is told.
+//! The only place that decides which HTTP status a failure gets, and what the client reads.
 //!
-//! The registry faces speak the distribution specification's `{"errors":[{code,message,detail}]}`.
+//! The registry endpoints answer with the distribution specification's `{"errors":[{code,message,detail}]}`.
 //! Codes are those of that specification but for `SIGNATURE_INVALID`, which is OpenShift's: clients
 //! repeat a whole push on codes that they do not know (spec containers-image 3.3, 3.4). They print
 //! `code: message` and leave `detail` out, so the message names the reason too.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::escape;
@@ -23,15 +24,17 @@ const UNFINISHED_SECONDS: u64 = 1;
 const RETRY_SECONDS: u64 = 5;
 /// The longest reason that is told or logged, in characters: some repeat what a stranger sent.
 const REASON_SHOWN: usize = 2000;
-/// What caches are told of answers that none may keep.
+/// `Cache-Control` of an absent signature.
+const ABSENCE_KEPT: &str = "max-age=5";
+/// `Cache-Control` of answers that no cache may keep.
 const NOT_KEPT: &str = "no-store";
 
 /// How long wrong credentials are held against where they came from, and so what `Retry-After` says of them.
 pub(super) const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
-/// How a failure is told.
+/// The format of an error's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum ErrorFormat {
     /// A line of plain text: lookaside clients read nothing of it.
     Plain,
     /// The registry error shape.
@@ -42,17 +45,17 @@ pub(super) enum Shape {
 #[derive(Clone, Debug)]
 pub(super) enum Problem {
     /// The path is no well-formed address of anything.
-    NoSuchAddress(Shape),
+    NoSuchAddress(ErrorFormat),
     /// The set has no such signature.
     NoSuchSignature,
     /// A registry path, but there is no registry behind this server.
     NoUpstream,
     /// Not with this method.
-    Method(Shape, &'static str),
+    Method(ErrorFormat, &'static str),
     /// The store fails, which is never the same as having nothing.
-    Store(Shape),
+    Store(ErrorFormat),
     /// Somebody is writing a file of the set in place.
-    Unfinished(Shape),
+    Unfinished(ErrorFormat),
     /// The upload is no acceptable signature; the reason is for the uploader.
     Invalid(String),
     /// The upload is longer than allowed.
@@ -111,20 +114,28 @@ pub(super) enum Problem {
 
 impl Problem {
     /// Tells that a set cannot be read.
-    pub(super) fn unread(error: &StoreError, shape: Shape) -> Self {
+    pub(super) fn unread(error: &StoreError, shape: ErrorFormat) -> Self {
         match error {
             StoreError::Unfinished(_) => Self::Unfinished(shape),
             _ => Self::Store(shape),
         }
     }
 
-    /// Says in a few words why, for the log.
-    pub(super) fn reason(&self) -> String {
+    /// Returns the word that stands for it in logs and in the audit log (docs/access.md). Never changes.
+    pub(super) fn kind(&self) -> &'static str {
+        self.row().kind
+    }
+
+    /// Returns what the word does not say, for logs: a sentence about this request.
+    pub(super) fn detail(&self) -> Option<String> {
         match self {
-            Self::Invalid(reason) | Self::Denied(reason) => shorten(reason, REASON_SHOWN),
-            Self::PassedOn { status, .. } => format!("the upstream registry answered {status}"),
-            Self::Plainly(problem) => problem.reason(),
-            other => format!("{other:?}"),
+            Self::Invalid(reason) | Self::Denied(reason) => Some(shorten(reason, REASON_SHOWN)),
+            Self::Malformed(what) => Some((*what).to_owned()),
+            Self::PassedOn { status, .. } | Self::UpstreamFailing(status, _) => {
+                Some(format!("the upstream registry answered {status}"))
+            }
+            Self::Plainly(problem) => problem.detail(),
+            _ => None,
         }
     }
 
@@ -159,161 +170,166 @@ impl Problem {
 
     /// Makes the answer.
     pub(super) fn into_answer(self) -> Answer {
-        self.told(Shape::Registry)
+        self.answer(ErrorFormat::Registry)
     }
 
-    /// Makes the answer, in this shape unless the problem has one of its own.
-    fn told(self, shape: Shape) -> Answer {
-        let registry = |status, code, message: &str, detail: Option<&str>| match shape {
-            Shape::Registry => registry(status, code, message, detail),
-            Shape::Plain => plain(status, format!("{}\n", escape::line(message)), NOT_KEPT),
+    /// Makes the answer, in this format unless the problem has one of its own.
+    fn answer(self, format: ErrorFormat) -> Answer {
+        let format = match &self {
+            Self::NoSuchSignature => ErrorFormat::Plain,
+            Self::NoSuchAddress(own) | Self::Method(own, _) | Self::Store(own) | Self::Unfinished(own) => *own,
+            _ => format,
         };
+        let Row { status, code, message, .. } = self.row();
+        let detail = match &self {
+            Self::Invalid(reason) | Self::Denied(reason) => Some(shorten(reason, REASON_SHOWN)),
+            Self::ManifestUnknown(digest) => Some(digest.to_string()),
+            _ => None,
+        };
+        let mut answer = match (&self, format) {
+            // Every client asks for one signature too many, so caches may keep that for a moment.
+            (Self::NoSuchAddress(_) | Self::NoSuchSignature, ErrorFormat::Plain) => {
+                plain(status, format!("{message}\n"), ABSENCE_KEPT)
+            }
+            (_, ErrorFormat::Plain) => plain(status, format!("{}\n", escape::line(&message)), NOT_KEPT),
+            (_, ErrorFormat::Registry) => registry(status, code, &message, detail.as_deref()),
+        };
+        if let Some(after) = self.retry_after() {
+            answer.headers_mut().insert(RETRY_AFTER, after);
+        }
+        let headers = answer.headers_mut();
         match self {
-            Self::Plainly(problem) => problem.told(Shape::Plain),
+            Self::Plainly(problem) => return problem.answer(ErrorFormat::Plain),
+            Self::PassedOn { headers, body, .. } => {
+                if let Some(body) = body {
+                    *answer.body_mut() = body.into();
+                }
+                answer.headers_mut().extend(*headers);
+            }
             Self::Unauthorized => {
-                let mut answer = registry(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required", None);
                 let challenge = HeaderValue::from_static("Basic realm=\"countersign\", charset=\"UTF-8\"");
-                answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-                answer
+                headers.insert(WWW_AUTHENTICATE, challenge);
             }
-            Self::TooManyFailures => {
-                let message = "too many wrong credentials from there; try again later";
-                let answer = registry(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message, None);
-                retry_later(answer, Some(HeaderValue::from(FAILURE_WINDOW.as_secs())))
+            Self::Method(_, allow) => {
+                headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
-            Self::Busy => {
-                let message = "too many others are waiting; try again";
-                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
+            // The rest of the body will not be read.
+            Self::TooLarge(_) | Self::Incomplete => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Self::TooManyQuestions => {
-                let message = "the registry has to be asked about too many repositories below this address; try again \
-                               soon, or ask at the repository's own address";
-                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
+            _ => {}
+        }
+        answer
+    }
+
+    /// Returns when the client should come again; `None` where that does not help.
+    fn retry_after(&self) -> Option<HeaderValue> {
+        match self {
+            Self::TooManyFailures => Some(HeaderValue::from(FAILURE_WINDOW.as_secs())),
+            Self::Unfinished(_) => Some(HeaderValue::from(UNFINISHED_SECONDS)),
+            Self::UpstreamFailing(_, Some(after)) => Some(after.clone()),
+            // The upstream's own headers say it.
+            Self::PassedOn { .. } => None,
+            _ => match self.row().status {
+                StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT => Some(HeaderValue::from(RETRY_SECONDS)),
+                _ => None,
+            },
+        }
+    }
+
+    /// The table: word, status, code of the distribution specification, and the sentence for the client.
+    fn row(&self) -> Row {
+        use StatusCode as S;
+        let row = |kind, status, code, message| Row { kind, status, code, message: Cow::Borrowed(message) };
+        let say = |kind, status, code, message| Row { kind, status, code, message: Cow::Owned(message) };
+        match self {
+            Self::NoSuchAddress(ErrorFormat::Plain) => {
+                row("no-such-address", S::NOT_FOUND, "NAME_UNKNOWN", "not found")
             }
-            Self::Credentials => {
-                let message = "the server cannot check credentials at the moment; its log says why";
-                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
+            Self::NoSuchAddress(_) => row("no-such-address", S::NOT_FOUND, "NAME_UNKNOWN", "no such address"),
+            Self::NoSuchSignature => row("no-such-signature", S::NOT_FOUND, "NAME_UNKNOWN", "no such signature"),
+            Self::NoUpstream => row("no-upstream", S::NOT_FOUND, "UNSUPPORTED", NO_UPSTREAM),
+            Self::Method(ErrorFormat::Plain, _) => {
+                row("method", S::METHOD_NOT_ALLOWED, "UNSUPPORTED", "method not allowed")
             }
-            Self::Condition => registry(
-                StatusCode::PRECONDITION_FAILED,
-                "DENIED",
-                "the number has other bytes than the condition wants; no signature is ever replaced",
-                None,
-            ),
-            Self::Elsewhere => registry(
-                StatusCode::CONFLICT,
-                "DENIED",
-                "what is shown at this release address lies in repositories below it and can be changed only there",
-                None,
-            ),
-            Self::Unrecorded => {
-                let message = "the server cannot write its audit log, so it changes nothing; its log says why";
-                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
-            }
-            Self::NoSuchAddress(Shape::Plain) => cached_absence("not found\n"),
-            Self::NoSuchSignature => cached_absence("no such signature\n"),
-            Self::NoSuchAddress(Shape::Registry) => {
-                registry(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "no such address", None)
-            }
-            Self::NoUpstream => registry(
-                StatusCode::NOT_FOUND,
-                "UNSUPPORTED",
-                "no upstream registry is configured; this server only answers below /lookaside/",
-                None,
-            ),
-            Self::Method(shape, allow) => {
-                let status = StatusCode::METHOD_NOT_ALLOWED;
-                let mut answer = match shape {
-                    Shape::Plain => plain(status, "method not allowed\n", NOT_KEPT),
-                    Shape::Registry => registry(status, "UNSUPPORTED", "The operation is unsupported.", None),
-                };
-                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-                answer
-            }
-            Self::Store(shape) => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                let message = "the signature store fails at the moment";
-                let answer = match shape {
-                    Shape::Plain => plain(status, "the signature store fails at the moment\n", NOT_KEPT),
-                    Shape::Registry => registry(status, "UNAVAILABLE", message, None),
-                };
-                retry_later(answer, None)
-            }
-            Self::Unfinished(shape) => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                let message = "a signature of this image is being written at the moment";
-                let answer = match shape {
-                    Shape::Plain => {
-                        plain(status, "a signature of this image is being written at the moment\n", NOT_KEPT)
-                    }
-                    Shape::Registry => registry(status, "UNAVAILABLE", message, None),
-                };
-                retry_later(answer, Some(HeaderValue::from(UNFINISHED_SECONDS)))
-            }
+            Self::Method(..) => row("method", S::METHOD_NOT_ALLOWED, "UNSUPPORTED", "The operation is unsupported."),
+            Self::Store(_) => row("store", S::SERVICE_UNAVAILABLE, "UNAVAILABLE", STORE),
+            Self::Unfinished(_) => row("unfinished", S::SERVICE_UNAVAILABLE, "UNAVAILABLE", UNFINISHED),
             Self::Invalid(reason) => {
-                let reason = shorten(&reason, REASON_SHOWN);
-                let message = format!("invalid image signature: {reason}");
-                registry(StatusCode::BAD_REQUEST, "SIGNATURE_INVALID", &message, Some(&reason))
+                let message = format!("invalid image signature: {}", shorten(reason, REASON_SHOWN));
+                say("invalid-signature", S::BAD_REQUEST, "SIGNATURE_INVALID", message)
             }
             Self::TooLarge(limit) => {
                 let message = format!("the request body is longer than {limit} bytes");
-                closing(registry(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", &message, None))
+                say("too-large", S::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)
             }
-            Self::Incomplete => {
-                let message = "the request body broke off or came too slowly";
-                closing(registry(StatusCode::REQUEST_TIMEOUT, "SIZE_INVALID", message, None))
-            }
+            Self::Incomplete => row("incomplete", S::REQUEST_TIMEOUT, "SIZE_INVALID", INCOMPLETE),
             Self::ManifestUnknown(digest) => {
                 let message = format!("the registry has no manifest {digest} in this repository");
-                registry(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message, Some(&digest.to_string()))
+                say("manifest-unknown", S::NOT_FOUND, "MANIFEST_UNKNOWN", message)
             }
-            Self::Gate => {
-                let message = "the server cannot check signatures at the moment; its log says why";
-                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message, None), None)
+            Self::Gate => row("gate", S::SERVICE_UNAVAILABLE, "UNAVAILABLE", GATE),
+            Self::Denied(reason) => say("denied", S::FORBIDDEN, "DENIED", shorten(reason, REASON_SHOWN)),
+            Self::PassedOn { status, .. } => match *status {
+                S::UNAUTHORIZED => row("upstream-refused", *status, "UNAUTHORIZED", "authentication required"),
+                S::TOO_MANY_REQUESTS => row("upstream-refused", *status, "TOOMANYREQUESTS", "too many requests"),
+                _ => row("upstream-refused", *status, "DENIED", "requested access to the resource is denied"),
+            },
+            Self::UpstreamUnreachable => row("upstream-unreachable", S::BAD_GATEWAY, "UNAVAILABLE", UNREACHABLE),
+            Self::UpstreamTimeout => row("upstream-timeout", S::GATEWAY_TIMEOUT, "UNAVAILABLE", TIMEOUT),
+            Self::UpstreamFailing(answered, _) => {
+                let is_unavailable = *answered == S::SERVICE_UNAVAILABLE;
+                let status = if is_unavailable { S::SERVICE_UNAVAILABLE } else { S::BAD_GATEWAY };
+                say("upstream-failing", status, "UNAVAILABLE", format!("the upstream registry answered {answered}"))
             }
-            Self::Denied(reason) => {
-                let reason = shorten(&reason, REASON_SHOWN);
-                registry(StatusCode::FORBIDDEN, "DENIED", &reason, Some(&reason))
-            }
-            Self::PassedOn { status, headers, body } => passed_on(status, *headers, body),
-            Self::UpstreamUnreachable => retry_later(
-                registry(StatusCode::BAD_GATEWAY, "UNAVAILABLE", "the upstream registry cannot be reached", None),
-                None,
-            ),
-            Self::UpstreamTimeout => retry_later(
-                registry(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "UNAVAILABLE",
-                    "the upstream registry does not answer in time",
-                    None,
-                ),
-                None,
-            ),
-            Self::UpstreamFailing(said, retry_after) => {
-                let status = match said {
-                    StatusCode::SERVICE_UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
-                    _ => StatusCode::BAD_GATEWAY,
-                };
-                let message = format!("the upstream registry answered {said}");
-                retry_later(registry(status, "UNAVAILABLE", &message, None), retry_after)
-            }
-            Self::Overloaded => {
-                retry_later(registry(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the server is busy", None), None)
-            }
-            Self::TooManyRequests => {
-                let message = "too many connections or requests at once from your address";
-                retry_later(registry(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message, None), None)
-            }
+            Self::Overloaded => row("overloaded", S::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the server is busy"),
+            Self::TooManyRequests => row("too-many-requests", S::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", TOO_MANY),
             Self::Malformed(what) => {
-                let message = format!("the request is malformed: {what}");
-                registry(StatusCode::BAD_REQUEST, "UNSUPPORTED", &message, None)
+                say("malformed", S::BAD_REQUEST, "UNSUPPORTED", format!("the request is malformed: {what}"))
             }
+            Self::Unauthorized => row("unauthorized", S::UNAUTHORIZED, "UNAUTHORIZED", "authentication required"),
+            Self::TooManyFailures => row("too-many-failures", S::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", FAILURES),
+            Self::Busy => row("busy", S::SERVICE_UNAVAILABLE, "UNAVAILABLE", "too many others are waiting; try again"),
+            Self::TooManyQuestions => row("too-many-repositories", S::SERVICE_UNAVAILABLE, "UNAVAILABLE", QUESTIONS),
+            Self::Credentials => row("credentials-file", S::SERVICE_UNAVAILABLE, "UNAVAILABLE", CREDENTIALS),
+            Self::Condition => row("condition", S::PRECONDITION_FAILED, "DENIED", CONDITION),
+            Self::Elsewhere => row("release-address", S::CONFLICT, "DENIED", ELSEWHERE),
+            Self::Unrecorded => row("audit-log", S::SERVICE_UNAVAILABLE, "UNAVAILABLE", UNRECORDED),
             Self::Internal => {
-                registry(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "an internal error; see the server's log", None)
+                row("internal", S::INTERNAL_SERVER_ERROR, "UNKNOWN", "an internal error; see the server's log")
             }
+            Self::Plainly(problem) => problem.row(),
         }
     }
 }
+
+/// What a client is answered.
+struct Row {
+    kind: &'static str,
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+}
+
+const NO_UPSTREAM: &str = "no upstream registry is configured; this server only answers below /lookaside/";
+const STORE: &str = "the signature store fails at the moment";
+const UNFINISHED: &str = "a signature of this image is being written at the moment";
+const INCOMPLETE: &str = "the request body broke off or came too slowly";
+const GATE: &str = "the server cannot check signatures at the moment; its log says why";
+const UNREACHABLE: &str = "the upstream registry cannot be reached";
+const TIMEOUT: &str = "the upstream registry does not answer in time";
+const TOO_MANY: &str = "too many connections or requests at once from your address";
+const FAILURES: &str = "too many wrong credentials from there; try again later";
+const QUESTIONS: &str = "the registry has to be asked about too many repositories below this address; try again soon, or \
+                         ask at the repository's own address";
+const CREDENTIALS: &str = "the server cannot check credentials at the moment; its log says why";
+const CONDITION: &str = "the number has other bytes than the condition wants; no signature is ever replaced";
+const ELSEWHERE: &str =
+    "what is shown at this release address lies in repositories below it and can be changed only there";
+const UNRECORDED: &str = "the server cannot write its audit log, so it changes nothing; its log says why";
 
 /// Cuts a text after so many characters.
 pub(super) fn shorten(text: &str, most: usize) -> String {
@@ -321,21 +337,6 @@ pub(super) fn shorten(text: &str, most: usize) -> String {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
-}
-
-/// The upstream's refusal. A HEAD has no body to hand on, so one is made.
-fn passed_on(status: StatusCode, headers: HeaderMap, body: Option<Bytes>) -> Answer {
-    let (code, message) = match status {
-        StatusCode::UNAUTHORIZED => ("UNAUTHORIZED", "authentication required"),
-        StatusCode::TOO_MANY_REQUESTS => ("TOOMANYREQUESTS", "too many requests"),
-        _ => ("DENIED", "requested access to the resource is denied"),
-    };
-    let mut answer = registry(status, code, message, None);
-    if let Some(body) = body {
-        *answer.body_mut() = body.into();
-    }
-    answer.headers_mut().extend(headers);
-    answer
 }
 
 /// Answers in the registry error shape.
@@ -364,22 +365,6 @@ fn plain(status: StatusCode, text: impl Into<Bytes>, caching: &'static str) -> A
     answer
 }
 
-/// A 404 that caches may keep for a moment: every client asks for one number too many.
-fn cached_absence(text: &'static str) -> Answer {
-    plain(StatusCode::NOT_FOUND, text, "max-age=5")
-}
-
-fn retry_later(mut answer: Answer, after: Option<HeaderValue>) -> Answer {
-    answer.headers_mut().insert(RETRY_AFTER, after.unwrap_or_else(|| HeaderValue::from(RETRY_SECONDS)));
-    answer
-}
-
-/// Ends the connection: the rest of the body will not be read.
-fn closing(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-    answer
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,15 +374,15 @@ mod tests {
     fn the_table_of_statuses() {
         let digest = Digest::sha256(b"x");
         for (problem, status, code, retry) in [
-            (Problem::NoSuchAddress(Shape::Plain), 404, "", false),
+            (Problem::NoSuchAddress(ErrorFormat::Plain), 404, "", false),
             (Problem::NoSuchSignature, 404, "", false),
-            (Problem::NoSuchAddress(Shape::Registry), 404, "NAME_UNKNOWN", false),
+            (Problem::NoSuchAddress(ErrorFormat::Registry), 404, "NAME_UNKNOWN", false),
             (Problem::NoUpstream, 404, "UNSUPPORTED", false),
-            (Problem::Method(Shape::Plain, "GET, HEAD"), 405, "", false),
-            (Problem::Store(Shape::Plain), 503, "", true),
-            (Problem::Store(Shape::Registry), 503, "UNAVAILABLE", true),
-            (Problem::Unfinished(Shape::Plain), 503, "", true),
-            (Problem::Unfinished(Shape::Registry), 503, "UNAVAILABLE", true),
+            (Problem::Method(ErrorFormat::Plain, "GET, HEAD"), 405, "", false),
+            (Problem::Store(ErrorFormat::Plain), 503, "", true),
+            (Problem::Store(ErrorFormat::Registry), 503, "UNAVAILABLE", true),
+            (Problem::Unfinished(ErrorFormat::Plain), 503, "", true),
+            (Problem::Unfinished(ErrorFormat::Registry), 503, "UNAVAILABLE", true),
             (Problem::Invalid("x".to_owned()), 400, "SIGNATURE_INVALID", false),
             (Problem::TooLarge(7), 413, "SIZE_INVALID", false),
             (Problem::Incomplete, 408, "SIZE_INVALID", false),
@@ -423,6 +408,26 @@ mod tests {
                 Ok(json) => assert_eq!(json["errors"][0]["code"], code, "{said}"),
                 Err(_) => assert_eq!(code, "", "{said}"),
             }
+        }
+    }
+
+    #[test]
+    fn every_kind_is_documented() {
+        let documented = include_str!("../../docs/access.md");
+        // The words stand in `row`, each in front of its status.
+        let (_, table) = include_str!("error.rs").split_once("fn row(&self)").unwrap();
+        let (table, _) = table.split_once("struct Row").unwrap();
+        let kinds: std::collections::BTreeSet<&str> = table
+            .match_indices('"')
+            .filter_map(|(at, _)| {
+                let (word, after) = table[at + 1..].split_once('"')?;
+                (after.starts_with(", S::") || after.starts_with(", *status") || after.starts_with(", status"))
+                    .then_some(word)
+            })
+            .collect();
+        assert!(kinds.len() > 25, "{kinds:?}");
+        for kind in kinds {
+            assert!(documented.contains(&format!("`{kind}`")), "docs/access.md does not name {kind}");
         }
     }
 }

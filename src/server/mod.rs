@@ -68,7 +68,7 @@ use auth::release_queries::QueryBudget;
 use auth::upstream_login::UpstreamLogin;
 use auth::upstream_permissions::UpstreamPermissions;
 use caller::Caller;
-use error::{Problem, Shape};
+use error::{ErrorFormat, Problem};
 use operations::health::Health;
 use operations::request_log::RequestLog;
 use operations::{admin, health, request_log};
@@ -250,14 +250,14 @@ impl App {
             Route::NoLookaside => {
                 Box::pin(self.write(WriteTarget::parse(request.uri().path()), request, from, id)).await
             }
-            Route::Hostile => Err(Problem::NoSuchAddress(Shape::Plain)),
+            Route::Hostile => Err(Problem::NoSuchAddress(ErrorFormat::Plain)),
             Route::Page => self.page(&request, from),
             Route::Signatures(name, digest) => {
                 let name = name.to_owned();
                 Box::pin(self.signatures(name, digest, request, from, id)).await
             }
             Route::NoExtension if state.registries.is_empty() => Err(Problem::NoUpstream),
-            Route::NoExtension => Err(Problem::NoSuchAddress(Shape::Registry)),
+            Route::NoExtension => Err(Problem::NoSuchAddress(ErrorFormat::Registry)),
             Route::Registry => {
                 if request.uri().path() == repository_names::TOKEN_PATH {
                     *face = Face::Token;
@@ -285,8 +285,10 @@ impl App {
             let query = query.filter(|query| !query.is_empty()).map(|query| format!("?{query}"));
             let target = format!("/v2{rest}{}", query.unwrap_or_default());
             caller.below = Some(site.name.clone());
-            *request.uri_mut() =
-                target.parse::<PathAndQuery>().map(Uri::from).map_err(|_| Problem::NoSuchAddress(Shape::Registry))?;
+            *request.uri_mut() = target
+                .parse::<PathAndQuery>()
+                .map(Uri::from)
+                .map_err(|_| Problem::NoSuchAddress(ErrorFormat::Registry))?;
             admit(site, &mut request, &mut caller);
             return proxy::forward(&site.upstream, request, &caller).await;
         }
@@ -318,7 +320,7 @@ impl App {
                 scoped_token::unwrap(request.headers_mut(), &site.tag);
                 proxy::forward(&site.upstream, request, &caller).await
             }
-            _ => Err(Problem::NoSuchAddress(Shape::Plain)),
+            _ => Err(Problem::NoSuchAddress(ErrorFormat::Plain)),
         }
     }
 
@@ -412,7 +414,7 @@ impl App {
                 }
                 Ok(answer)
             }
-            _ => Err(Problem::Method(Shape::Registry, extension::METHODS)),
+            _ => Err(Problem::Method(ErrorFormat::Registry, extension::METHODS)),
         }
     }
 
@@ -432,7 +434,7 @@ impl App {
 
     fn page(&self, request: &Request<ClientBody>, from: &Connection) -> Result<Answer, Problem> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Err(Problem::Method(Shape::Plain, "GET, HEAD"));
+            return Err(Problem::Method(ErrorFormat::Plain, "GET, HEAD"));
         }
         let state = &*self.0;
         let host: HostRegistries<'_> = state.registries.host(request.headers());

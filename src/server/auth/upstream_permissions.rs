@@ -295,7 +295,7 @@ impl UpstreamPermissions {
         match self.ask(request).await {
             Ok(answer) if answer.status().is_success() => {}
             Ok(answer) => tracing::debug!(status = %answer.status(), "the upstream did not cancel an upload"),
-            Err(problem) => tracing::debug!(reason = problem.reason(), "the upstream did not cancel an upload"),
+            Err(problem) => tracing::debug!(reason = problem.kind(), "the upstream did not cancel an upload"),
         }
     }
 

@@ -250,7 +250,7 @@ mod tests {
 
     fn host(request: http::request::Builder) -> Result<String, String> {
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        one_host(&mut parts).map_err(|p| p.reason())?;
+        one_host(&mut parts).map_err(|p| p.detail().unwrap_or_default())?;
         Ok(parts.headers.get(HOST).map_or("", |v| v.to_str().unwrap()).to_owned())
     }
 

@@ -8,7 +8,7 @@ pub(super) mod token_endpoint;
 use http::{Method, Request, Response, StatusCode};
 
 use crate::server::caller::Caller;
-use crate::server::error::{Problem, Shape};
+use crate::server::error::{ErrorFormat, Problem};
 use crate::server::listener::request_body::ClientBody;
 use crate::server::listener::response_body::{Answer, Body, Streamed};
 use crate::server::route;
@@ -25,7 +25,7 @@ pub(super) async fn forward(
 ) -> Result<Answer, Problem> {
     // TRACE would show an inner proxy's headers, CONNECT would make us a tunnel.
     if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
-        return Err(Problem::Method(Shape::Registry, METHODS));
+        return Err(Problem::Method(ErrorFormat::Registry, METHODS));
     }
     let (parts, body) = request.into_parts();
     let pulled = if caller.own { route::pulled(parts.uri.path()) } else { None };

@@ -19,7 +19,7 @@ use url::form_urlencoded;
 use crate::config::Scheme;
 use crate::registry::Challenge;
 use crate::server::caller::Caller;
-use crate::server::error::{Problem, Shape};
+use crate::server::error::{ErrorFormat, Problem};
 use crate::server::listener::request_body::ClientBody;
 use crate::server::listener::response_body::Answer;
 use crate::server::registries::{HostRegistries, Registry};
@@ -40,7 +40,7 @@ const NO_SITE: &str = "-";
 /// Answers `GET /v2/`: a challenge, or a friendly word to who has met it.
 pub(crate) fn ping(method: &Method, headers: &HeaderMap, caller: &Caller) -> Result<Answer, Problem> {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return Err(Problem::Method(Shape::Registry, "GET, HEAD"));
+        return Err(Problem::Method(ErrorFormat::Registry, "GET, HEAD"));
     }
     let mut answer = if scoped_token::is_presented(headers) {
         json(serde_json::json!({}))
@@ -115,7 +115,7 @@ pub(crate) async fn issue(
             let read = tokio::time::timeout(std::time::Duration::from_secs(30), limited).await;
             Some(read.ok().and_then(Result::ok).ok_or(Problem::Incomplete)?.to_bytes())
         }
-        _ => return Err(Problem::Method(Shape::Registry, METHODS)),
+        _ => return Err(Problem::Method(ErrorFormat::Registry, METHODS)),
     };
     let asked = Asked::parse(form.as_deref().unwrap_or_else(|| parts.uri.query().unwrap_or_default().as_bytes()));
     let (mut site, scopes) = asked.resolve(host);
@@ -131,11 +131,11 @@ pub(crate) async fn issue(
     let known = ways.iter().find(|way| matches!(way.scheme(), "basic" | "bearer"));
     let secret = basic.is_some() || asked.has("refresh_token") || asked.has("password");
     match known {
-        None if form.is_some() => Err(Problem::Method(Shape::Registry, "GET")),
+        None if form.is_some() => Err(Problem::Method(ErrorFormat::Registry, "GET")),
         None => Ok(granted(&ScopedToken::Nobody, &site.tag)),
         Some(_) if !secret && site.upstream.has_own() => Ok(granted(&ScopedToken::Nobody, &site.tag)),
         // Clients that have met this repeat it as a GET with the password.
-        Some(way) if way.scheme() == "basic" && form.is_some() => Err(Problem::Method(Shape::Registry, "GET")),
+        Some(way) if way.scheme() == "basic" && form.is_some() => Err(Problem::Method(ErrorFormat::Registry, "GET")),
         Some(way) if way.scheme() == "basic" => match basic {
             Some(pair) => {
                 site.upstream.check(&parts.headers, caller.id).await?;

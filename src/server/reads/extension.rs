@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::image::Digest;
 use crate::server::auth::upstream_permissions::{ManifestState, UpstreamPermissions};
 use crate::server::caller::Caller;
-use crate::server::error::{Problem, Shape};
+use crate::server::error::{ErrorFormat, Problem};
 use crate::server::listener::response_body::Answer;
 use crate::server::reads::set_cache::{Entry, SetCache, SignatureSet};
 use crate::signature::{BlobKind, classify};
@@ -33,7 +33,8 @@ const ENTRY_OVERHEAD: usize = 128;
 /// Where the signatures of a repository's manifest are kept.
 pub(crate) fn address(prefix: &StorePath, name: &str, digest: &Digest) -> Result<SetAddress, Problem> {
     let path = StorePath::parse(name).and_then(|name| prefix.join(&name));
-    path.and_then(|path| SetAddress::image(path, digest.clone())).map_err(|_| Problem::NoSuchAddress(Shape::Registry))
+    path.and_then(|path| SetAddress::image(path, digest.clone()))
+        .map_err(|_| Problem::NoSuchAddress(ErrorFormat::Registry))
 }
 
 /// Answers with the list.
@@ -50,7 +51,7 @@ pub(crate) async fn list(
         ManifestState::Readable => {
             let address = address(prefix, name, digest)?;
             let set = sets.get(address).await;
-            let set: Arc<SignatureSet> = set.map_err(|error| Problem::unread(&error, Shape::Registry))?;
+            let set: Arc<SignatureSet> = set.map_err(|error| Problem::unread(&error, ErrorFormat::Registry))?;
             set.listing.get_or_init(|| render(name, digest, &set.entries)).clone()
         }
     };

@@ -7,7 +7,7 @@
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use crate::server::error::{Problem, Shape};
+use crate::server::error::{ErrorFormat, Problem};
 use crate::server::listener::response_body::{Answer, Body};
 use crate::server::reads::release::{ReleaseView, Visible};
 use crate::server::reads::set_cache::{Entry, SetCache};
@@ -35,7 +35,7 @@ pub(crate) async fn serve(
     let position = position(&address).ok_or(Problem::NoSuchSignature)?;
     let entry = match address.set.layout() {
         Layout::Image => {
-            let set = sets.get(address.set).await.map_err(|error| Problem::unread(&error, Shape::Plain))?;
+            let set = sets.get(address.set).await.map_err(|error| Problem::unread(&error, ErrorFormat::Plain))?;
             set.entries.get(position - 1).cloned()
         }
         Layout::Release => Box::pin(releases.at(sets, address.set, position, visible)).await?,

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::metrics::StoreOperation;
-use crate::server::error::{Problem, Shape};
+use crate::server::error::{ErrorFormat, Problem};
 use crate::server::reads::set_cache::{Entry, SetCache, SignatureSet, timed};
 use crate::store::{Layout, SetAddress, StoreError};
 
@@ -56,12 +56,15 @@ impl ReleaseView {
         position: usize,
         visible: Option<&Visible<'_>>,
     ) -> Result<Option<Entry>, Problem> {
-        let failing = |error: Arc<StoreError>| Problem::unread(&error, Shape::Plain);
+        let failing = |error: Arc<StoreError>| Problem::unread(&error, ErrorFormat::Plain);
         let mut found = own(sets, &address).await.map_err(failing)?;
         if found.iter().all(|set| set.entries.is_empty()) {
             let mut looked_at = 0;
-            for below in
-                self.index.find(sets, address.digest()).await.map_err(|error| Problem::unread(&error, Shape::Plain))?
+            for below in self
+                .index
+                .find(sets, address.digest())
+                .await
+                .map_err(|error| Problem::unread(&error, ErrorFormat::Plain))?
             {
                 if found.iter().map(|set| set.entries.len()).sum::<usize>() >= SHOWN || looked_at >= LOOKED_AT {
                     break;

@@ -105,9 +105,16 @@ impl Outcome<'_> {
         }
     }
 
-    fn reason(&self) -> Option<String> {
+    fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::Failed(problem) => Some(problem.reason()),
+            Self::Failed(problem) => Some(problem.kind()),
+            _ => None,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::Failed(problem) => problem.detail(),
             _ => None,
         }
     }
@@ -127,7 +134,10 @@ pub(crate) struct Line<'a> {
     digest: String,
     signature: Option<String>,
     number: Option<u32>,
-    reason: Option<String>,
+    /// A stable word (docs/access.md).
+    reason: Option<&'static str>,
+    /// A sentence about this request, where the word does not say it all.
+    detail: Option<String>,
     pub(crate) client: String,
     peer: String,
     forwarded_for: Option<&'a str>,
@@ -170,7 +180,7 @@ impl Record {
     }
 
     /// Returns the line for the file.
-    pub(crate) fn line(&self, verdict: &'static str, number: Option<u32>, reason: Option<&str>) -> Line<'_> {
+    pub(crate) fn line(&self, verdict: &'static str, number: Option<u32>, problem: Option<&Problem>) -> Line<'_> {
         Line {
             time: jiff::Timestamp::now().to_string(),
             action: self.action,
@@ -183,7 +193,8 @@ impl Record {
             digest: self.digest.to_string(),
             signature: self.blob.as_ref().map(ToString::to_string),
             number,
-            reason: reason.map(|reason| shorten(reason, WORDS_SHOWN)),
+            reason: problem.map(Problem::kind),
+            detail: problem.and_then(Problem::detail).map(|detail| shorten(&detail, WORDS_SHOWN)),
             client: self.from.to_string(),
             peer: self.peer.to_string(),
             forwarded_for: self.forwarded_for.as_deref(),
@@ -208,6 +219,7 @@ impl Record {
             verdict = outcome.verdict(),
             number = outcome.number(),
             reason = outcome.reason(),
+            detail = outcome.detail(),
             client = %self.from,
             peer = %self.peer,
             forwarded_for = self.forwarded_for,
@@ -263,7 +275,7 @@ impl AuditLog {
             return Ok(());
         }
         record.log(outcome);
-        if let Some(line) = line(&record.line(outcome.verdict(), None, outcome.reason().as_deref())) {
+        if let Some(line) = line(&record.line(outcome.verdict(), None, Some(problem))) {
             self.write_refused(vec![(1, line)]).await;
         }
         Ok(())
@@ -374,7 +386,7 @@ mod tests {
         let mut line = new[0].clone();
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
         line["time"] = "TIME".into();
-        insta::assert_snapshot!(line.to_string(), @r#"{"action":"add","client":"203.0.113.1","digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","face":"lookaside","forwarded_for":"203.0.113.1, unknown","number":3,"peer":"127.0.0.1:1234","reason":null,"registry":"icr.io","repository":"birds/bluebird","request_id":"0000000000000007","signature":"sha256:fa2c8cc4f28176bbeed4b736df569a34c79cd3723e9ec42f9674b4d46ac6b8b8","time":"TIME","verdict":"stored","way":"htpasswd","who":"bob\n"}"#);
+        insta::assert_snapshot!(line.to_string(), @r#"{"action":"add","client":"203.0.113.1","detail":null,"digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","face":"lookaside","forwarded_for":"203.0.113.1, unknown","number":3,"peer":"127.0.0.1:1234","reason":null,"registry":"icr.io","repository":"birds/bluebird","request_id":"0000000000000007","signature":"sha256:fa2c8cc4f28176bbeed4b736df569a34c79cd3723e9ec42f9674b4d46ac6b8b8","time":"TIME","verdict":"stored","way":"htpasswd","who":"bob\n"}"#);
     }
 
     #[tokio::test]
@@ -436,7 +448,7 @@ mod tests {
             (&told[1]["count"], &told[1]["client"], &told[1]["verdict"]),
             (&2.into(), &"2001:db8::1".into(), &"failed".into())
         );
-        insta::assert_snapshot!(told[2].to_string(), @r#"{"action":"add","actions":{"add":1000},"client":"203.0.113.1","count":1000,"digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","face":"lookaside","faces":{"extension":750,"lookaside":250},"first":"TIME","forwarded_for":"203.0.113.1, unknown","last":"TIME","number":null,"peer":"127.0.0.1:1234","reason":"Unauthorized","reasons":{"Unauthorized":500,"no":500},"registry":"icr.io","repository":"birds/bluebird","request_id":"0000000000000007","signature":null,"time":"TIME","verdict":"refused","way":null,"who":null}"#);
+        insta::assert_snapshot!(told[2].to_string(), @r#"{"action":"add","actions":{"add":1000},"client":"203.0.113.1","count":1000,"detail":null,"digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","face":"lookaside","faces":{"extension":750,"lookaside":250},"first":"TIME","forwarded_for":"203.0.113.1, unknown","last":"TIME","number":null,"peer":"127.0.0.1:1234","reason":"unauthorized","reasons":{"denied":500,"unauthorized":500},"registry":"icr.io","repository":"birds/bluebird","request_id":"0000000000000007","signature":null,"time":"TIME","verdict":"refused","way":null,"who":null}"#);
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use crate::image::Digest;
 use crate::server::auth::access_rules::AccessRules;
 use crate::server::auth::credentials::Credentials;
 use crate::server::caller::Caller;
-use crate::server::error::{Problem, Shape};
+use crate::server::error::{ErrorFormat, Problem};
 use crate::server::listener::request_body::ClientBody;
 use crate::server::listener::response_body::{Answer, Body};
 use crate::server::reads::lookaside::{matches_etag, position};
@@ -61,9 +61,9 @@ impl LookasideUploads {
             (method, Some(WriteTarget::Next(_) | WriteTarget::Folder(_)) | None)
                 if [Method::GET, Method::HEAD, Method::PUT, Method::DELETE].contains(method) || is_mkcol(method) =>
             {
-                Err(Problem::NoSuchAddress(Shape::Plain))
+                Err(Problem::NoSuchAddress(ErrorFormat::Plain))
             }
-            _ => Err(Problem::Method(Shape::Plain, METHODS)),
+            _ => Err(Problem::Method(ErrorFormat::Plain, METHODS)),
         };
         served.map_err(Problem::plainly)
     }
@@ -171,7 +171,7 @@ impl LookasideUploads {
             return Ok(());
         }
         let UploadPipeline { releases, sets, .. } = &*self.admission;
-        match releases.below(sets, set).await.map_err(|error| Problem::unread(&error, Shape::Plain))? {
+        match releases.below(sets, set).await.map_err(|error| Problem::unread(&error, ErrorFormat::Plain))? {
             true => Err(Problem::Elsewhere),
             false => Ok(()),
         }
@@ -213,7 +213,7 @@ impl LookasideUploads {
         headers: &HeaderMap,
     ) -> Result<(), Problem> {
         let UploadPipeline { sets, releases, audit, .. } = &*self.admission;
-        let failing = |error: Arc<StoreError>| Problem::unread(&error, Shape::Plain);
+        let failing = |error: Arc<StoreError>| Problem::unread(&error, ErrorFormat::Plain);
         let (places, entry) = match (address.set.layout(), position(address)) {
             (_, None) => return Err(Problem::NoSuchSignature),
             (Layout::Image, Some(position)) => {

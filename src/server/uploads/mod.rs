@@ -20,7 +20,7 @@ use crate::config::{LimitConfig, ServerConfig};
 use crate::image::Digest;
 use crate::metrics::{self, GateVerdict};
 use crate::server::caller::Caller;
-use crate::server::error::{Problem, Shape};
+use crate::server::error::{ErrorFormat, Problem};
 use crate::server::listener::request_body::ClientBody;
 use crate::server::reads::extension::{listing_fits, listing_length};
 use crate::server::reads::release::ReleaseView;
@@ -210,7 +210,7 @@ pub(super) fn store_problem(error: &StoreError) -> Problem {
         StoreError::Unwritable { .. } => Problem::Denied(
             "the store has no place under this name: it is too long, or something else is in its way".to_owned(),
         ),
-        error if error.is_unavailable() => Problem::unread(error, Shape::Registry),
+        error if error.is_unavailable() => Problem::unread(error, ErrorFormat::Registry),
         _ => Problem::Internal,
     }
 }

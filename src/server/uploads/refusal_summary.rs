@@ -3,7 +3,7 @@
 //! refusal, with these names beside those of every line:
 //!
 //! - `count`: how many there were, `first` and `last` (times),
-//! - `actions`, `faces`, `reasons`: how many there were of each; beyond a few reasons, of `other`.
+//! - `actions`, `faces`, `reasons`: how many there were of each.
 //!
 //! `verdict` is `failed` if all of them were faults of ours, else `refused`. A client is an IPv4
 //! address or an IPv6 /64, and `client` the address that came first. Of more clients than are told
@@ -18,17 +18,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::server::client_address::client_network;
-use crate::server::error::{Problem, shorten};
+use crate::server::error::Problem;
 use crate::server::uploads::audit_log::{Action, Line, Record};
 
 /// How long refusals are gathered.
 pub(crate) const TOGETHER: Duration = Duration::from_secs(60);
 /// How many clients have a line of their own.
 const CLIENTS: usize = 256;
-/// How many reasons are told apart.
-const REASONS: usize = 8;
-/// How much of a reason is told.
-const REASON_SHOWN: usize = 200;
 
 /// What was refused since it was last told.
 #[derive(Debug, Default)]
@@ -46,7 +42,7 @@ struct Gathered {
 #[derive(Debug)]
 pub(crate) struct Summary {
     record: Record,
-    reason: String,
+    problem: Problem,
     is_others: bool,
     first: Timestamp,
     last: Timestamp,
@@ -54,7 +50,7 @@ pub(crate) struct Summary {
     failed: u64,
     actions: BTreeMap<&'static str, u64>,
     faces: BTreeMap<&'static str, u64>,
-    reasons: BTreeMap<String, u64>,
+    reasons: BTreeMap<&'static str, u64>,
 }
 
 /// One line of the file. The names are a contract.
@@ -67,7 +63,7 @@ pub(crate) struct SummaryLine<'a> {
     last: String,
     actions: &'a BTreeMap<&'static str, u64>,
     faces: &'a BTreeMap<&'static str, u64>,
-    reasons: &'a BTreeMap<String, u64>,
+    reasons: &'a BTreeMap<&'static str, u64>,
 }
 
 impl Refusals {
@@ -101,7 +97,7 @@ impl Summary {
         let now = Timestamp::now();
         Self {
             record,
-            reason: shorten(&problem.reason(), REASON_SHOWN),
+            problem: problem.clone(),
             is_others,
             first: now,
             last: now,
@@ -123,9 +119,7 @@ impl Summary {
         };
         *self.actions.entry(action).or_default() += 1;
         *self.faces.entry(record.face).or_default() += 1;
-        let reason = shorten(&problem.reason(), REASON_SHOWN);
-        let is_told = self.reasons.len() < REASONS || self.reasons.contains_key(&reason);
-        *self.reasons.entry(if is_told { reason } else { "other".to_owned() }).or_default() += 1;
+        *self.reasons.entry(problem.kind()).or_default() += 1;
     }
 
     /// How many refusals it tells of.
@@ -139,7 +133,7 @@ impl Summary {
 
     /// Returns the line for the file.
     pub(crate) fn line(&self) -> SummaryLine<'_> {
-        let mut line = self.record.line(self.verdict(), None, Some(&self.reason));
+        let mut line = self.record.line(self.verdict(), None, Some(&self.problem));
         if self.is_others {
             line.client = "others".to_owned();
         }
@@ -169,7 +163,7 @@ impl Summary {
             last = %self.last,
             actions = each(&mut self.actions.iter().map(|(what, count)| (*what, count))),
             faces = each(&mut self.faces.iter().map(|(what, count)| (*what, count))),
-            reasons = each(&mut self.reasons.iter().map(|(what, count)| (what.as_str(), count))),
+            reasons = each(&mut self.reasons.iter().map(|(what, count)| (*what, count))),
             repository = self.record.repository,
             digest = %self.record.digest,
             "changes refused to somebody unknown"

@@ -90,18 +90,18 @@ impl Upstream {
             .authority(self.origin.authority())
             .path_and_query(path_and_query)
             .build();
-        uri.map_err(|_| Problem::NoSuchAddress(crate::server::error::Shape::Registry))
+        uri.map_err(|_| Problem::NoSuchAddress(crate::server::error::ErrorFormat::Registry))
     }
 
     /// Returns the address of `path` at the upstream, to resolve a redirect against.
     pub(super) fn url(&self, path: &str) -> Result<url::Url, Problem> {
-        let broken = |_| Problem::NoSuchAddress(crate::server::error::Shape::Registry);
+        let broken = |_| Problem::NoSuchAddress(crate::server::error::ErrorFormat::Registry);
         url::Url::parse(&format!("{}{path}", self.origin)).map_err(broken)
     }
 
     /// Asks whether it answers at all; any HTTP answer will do. The error is for the operator.
     pub(super) async fn reach(&self, id: u64) -> Result<(), String> {
-        let ping = self.own_request(Method::GET, "/v2/", id).map_err(|problem| problem.reason())?;
+        let ping = self.own_request(Method::GET, "/v2/", id).map_err(|problem| problem.kind().to_owned())?;
         match self.send(ping, Body::Empty).await {
             Ok(_) => Ok(()),
             Err(Problem::UpstreamTimeout) => Err("it does not answer in time".to_owned()),

@@ -17,7 +17,7 @@ use http::header::{
 use http::{HeaderValue, Method, Request, Version, request};
 
 use crate::server::caller::{Caller, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
-use crate::server::error::{Problem, Shape};
+use crate::server::error::{ErrorFormat, Problem};
 use crate::server::trace_context;
 use crate::server::upstream::Upstream;
 use crate::server::upstream::rewrite;
@@ -100,7 +100,7 @@ impl Upstream {
         let mut url = url.clone();
         url.set_fragment(None);
         let _ = url.set_username("").and_then(|()| url.set_password(None));
-        let uri = url.as_str().parse().map_err(|_| Problem::NoSuchAddress(Shape::Registry))?;
+        let uri = url.as_str().parse().map_err(|_| Problem::NoSuchAddress(ErrorFormat::Registry))?;
         Ok(anonymous(method, uri, id))
     }
 }
