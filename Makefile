@@ -28,6 +28,7 @@ run: build
 check: needs-build
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check bans licenses sources; fi
 
 test: needs-test check
 	cargo test --locked
