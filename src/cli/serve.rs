@@ -209,7 +209,7 @@ fn tools(site: &SiteConfig) -> anyhow::Result<RegistryTools> {
 
 /// What an uploaded signature says, for the checks at the door; nobody trusts it for that.
 fn claim_reader() -> ClaimReader {
-    Arc::new(|blob| Unverified::read(blob).map(|read| read.claim).map_err(|e| e.to_string()))
+    Arc::new(|blob| Unverified::read(blob).map(|read| read.claim).map_err(Into::into))
 }
 
 /// A policy that cannot be read, or that can never vouch, is better found before the first upload.

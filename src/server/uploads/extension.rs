@@ -15,6 +15,7 @@ use http::{HeaderValue, Request, StatusCode};
 use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::json::{self, JsonError};
+use crate::registry::http::BoxError;
 use crate::server::auth::methods::Identity;
 use crate::server::auth::upstream_permissions::{ManifestState, UpstreamPermissions};
 use crate::server::authorization::Authorization;
@@ -25,13 +26,13 @@ use crate::server::listener::response_body::{Answer, Body};
 use crate::server::reads::extension;
 use crate::server::shown_name::ShownName;
 use crate::server::uploads::audit_log::{Action, Outcome, Record};
-use crate::server::uploads::{self, LongBodyPermit, UploadPipeline};
+use crate::server::uploads::message::{MessageError, SignatureMessage};
+use crate::server::uploads::{LongBodyPermit, UploadPipeline};
 use crate::signature::Claim;
 use crate::store::{Appended, SetAddress, StorePath};
 
-/// Reads the claim out of an OpenPGP message without judging who signed it; the error is a reason
-/// for the uploader.
-pub type ClaimReader = Arc<dyn Fn(&[u8]) -> Result<Claim, String> + Send + Sync>;
+/// Reads the claim out of an OpenPGP message without judging who signed it; the error is told to the uploader.
+pub type ClaimReader = Arc<dyn Fn(&[u8]) -> Result<Claim, BoxError> + Send + Sync>;
 
 /// An upload of good form, and of a claim for the right digest if claims are read.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +149,7 @@ impl ExtensionUploads {
         headers: &HeaderMap,
         caller: &Caller,
     ) -> Result<Appended, Problem> {
-        let message = Bytes::from(parse(&body, &record.digest).map_err(Problem::Invalid)?);
+        let message = parse(&body, &record.digest).map_err(|error| Problem::Invalid(error.to_string()))?;
         drop(body);
         // A slow registry must not hold a turn that other writers need.
         if access.pull(&record.repository, &record.digest, headers, caller).await? == ManifestState::Absent {
@@ -185,8 +186,34 @@ fn user(headers: &HeaderMap) -> ShownName {
     authorization.basic().map_or_else(ShownName::unknown, |pair| ShownName::given(pair.user(), pair.password()))
 }
 
-/// Reads the uploaded JSON and returns the OpenPGP message; the error is a reason for the uploader.
-pub(crate) fn parse(body: &[u8], digest: &Digest) -> Result<Vec<u8>, String> {
+/// Why an uploaded JSON document holds no signature. The sentences are for the uploader.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    #[error("only schemaVersion 2 is supported, not {0}")]
+    Version(f64),
+    #[error("schemaVersion is missing; it must be 2")]
+    NoVersion,
+    // What is there instead is not repeated: it may be anything.
+    #[error("only the type atomic is supported, not another one")]
+    Type,
+    #[error("name is missing; it must be DIGEST@ANYTHING")]
+    NoName,
+    #[error("name must be {0}@ANYTHING with exactly one @")]
+    Name(Digest),
+    #[error("the name is of another digest than the address, which has {0}")]
+    OtherDigest(Digest),
+    #[error("content is missing")]
+    NoContent,
+    #[error("content is no padded standard base64: {0}")]
+    Base64(#[source] base64::DecodeError),
+    #[error(transparent)]
+    Message(#[from] MessageError),
+}
+
+/// Reads the uploaded JSON and returns the OpenPGP message.
+pub(crate) fn parse(body: &[u8], digest: &Digest) -> Result<SignatureMessage, UploadError> {
     let text = json::text(body);
     let (mut schema, mut version, mut kind, mut name, mut content) = (None, None, None, None, None);
     json::object(&text, |key, value| {
@@ -200,34 +227,31 @@ pub(crate) fn parse(body: &[u8], digest: &Digest) -> Result<Vec<u8>, String> {
             _ => {}
         }
         Ok::<_, JsonError>(true)
-    })
-    .map_err(|e| e.to_string())?;
+    })?;
 
     match schema.or(version) {
         Some(2.0) => {}
-        Some(other) => return Err(format!("only schemaVersion 2 is supported, not {other}")),
-        None => return Err("schemaVersion is missing; it must be 2".to_owned()),
+        Some(other) => return Err(UploadError::Version(other)),
+        None => return Err(UploadError::NoVersion),
     }
-    match kind.as_deref() {
-        None | Some("atomic") => {}
-        // What stands there instead may be anything, and this is told and logged.
-        Some(_) => return Err("only the type atomic is supported, not another one".to_owned()),
+    if !matches!(kind.as_deref(), None | Some("atomic")) {
+        return Err(UploadError::Type);
     }
-    check_name(&name.ok_or("name is missing; it must be DIGEST@ANYTHING")?, digest)?;
-    let content = content.filter(|c| !c.is_empty()).ok_or("content is missing")?;
-    let blob = STANDARD.decode(content).map_err(|e| format!("content is no padded standard base64: {e}"))?;
-    uploads::message(&blob).map(<[u8]>::to_vec)
+    check_name(&name.ok_or(UploadError::NoName)?, digest)?;
+    let content = content.filter(|c| !c.is_empty()).ok_or(UploadError::NoContent)?;
+    let blob = Bytes::from(STANDARD.decode(content).map_err(UploadError::Base64)?);
+    Ok(SignatureMessage::parse(&blob)?)
 }
 
 /// The name is the digest, one `@`, and something of the client's choice.
-fn check_name(name: &str, digest: &Digest) -> Result<(), String> {
-    let malformed = || format!("name must be {digest}@ANYTHING with exactly one @");
+fn check_name(name: &str, digest: &Digest) -> Result<(), UploadError> {
+    let malformed = || UploadError::Name(digest.clone());
     let (named, suffix) = name.split_once('@').ok_or_else(malformed)?;
     if suffix.is_empty() || suffix.contains('@') || suffix.len() > SUFFIX_LIMIT {
         return Err(malformed());
     }
     if named != digest.to_string() {
-        return Err(format!("the name is of another digest than the address, which has {digest}"));
+        return Err(UploadError::OtherDigest(digest.clone()));
     }
     Ok(())
 }
@@ -241,6 +265,10 @@ mod tests {
         Digest::sha256(b"manifest")
     }
 
+    fn read(body: &[u8]) -> Result<Vec<u8>, String> {
+        parse(body, &digest()).map(|message| message.bytes().to_vec()).map_err(|error| error.to_string())
+    }
+
     fn upload(change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Result<Vec<u8>, String> {
         let mut object = serde_json::Map::new();
         object.insert("schemaVersion".to_owned(), 2.into());
@@ -248,7 +276,7 @@ mod tests {
         object.insert("type".to_owned(), "atomic".into());
         object.insert("content".to_owned(), STANDARD.encode(b"\xa3abc").into());
         change(&mut object);
-        parse(serde_json::Value::Object(object).to_string().as_bytes(), &digest())
+        read(serde_json::Value::Object(object).to_string().as_bytes())
     }
 
     #[test]
@@ -298,9 +326,9 @@ mod tests {
             (content(b"\0simple-signing\n"), "empty"),
             (content(b"\0simple-signing\n\0simple-signing\n\xa3"), "two format prefixes"),
             (content(&vec![0xa3; crate::signature::BLOB_LIMIT + 1]), "maximum allowed size"),
-            (parse(b"[]", &digest()).unwrap_err(), "object expected"),
-            (parse(b"", &digest()).unwrap_err(), "end of JSON"),
-            (parse(b"{\"name\":1,\"name\":2}", &digest()).unwrap_err(), "cannot unmarshal number"),
+            (read(b"[]").unwrap_err(), "object expected"),
+            (read(b"").unwrap_err(), "end of JSON"),
+            (read(b"{\"name\":1,\"name\":2}").unwrap_err(), "cannot unmarshal number"),
         ] {
             assert!(reason.contains(said), "{reason} / {said}");
         }

@@ -22,7 +22,8 @@ use crate::server::reads::lookaside::{matches_etag, position};
 use crate::server::reads::set_cache::Entry;
 use crate::server::route::WriteTarget;
 use crate::server::uploads::audit_log::{Action, Outcome, Record};
-use crate::server::uploads::{self, UploadPermit, UploadPipeline};
+use crate::server::uploads::message::SignatureMessage;
+use crate::server::uploads::{UploadPermit, UploadPipeline, store_problem};
 use crate::signature::BLOB_LIMIT;
 use crate::store::{Appended, Layout, Removed, SetAddress, SignatureAddress, StoreError};
 
@@ -143,9 +144,8 @@ impl LookasideUploads {
         blob: Bytes,
         head: &request::Parts,
     ) -> Result<Stored, Problem> {
-        let message = uploads::message(&blob).map_err(Problem::Invalid)?;
-        let whole = message.len() == blob.len();
-        let message = blob.slice_ref(message);
+        let message = SignatureMessage::parse(&blob).map_err(|error| Problem::Invalid(error.to_string()))?;
+        let whole = message.bytes().len() == blob.len();
         self.not_from_below(set).await?;
         let wanted = number.and_then(|number| usize::try_from(number).ok()?.checked_sub(1));
         let appended = self.admission.store(record, set, message.clone(), |stored| {
@@ -153,7 +153,7 @@ impl LookasideUploads {
             may_take(&head.headers, taken.as_ref())
         });
         let appended = appended.await?;
-        let entry = Entry::new(message);
+        let entry = Entry::new(message.bytes().clone());
         // What the client will be shown it under; it may be gone again by now.
         let shown = match self.admission.sets.get(set.clone()).await {
             Ok(now) => now.entries.iter().position(|other| other.hash == entry.hash).map(|at| at + 1),
@@ -241,7 +241,7 @@ impl LookasideUploads {
                 Ok(removed) => gone |= matches!(removed, Removed::Done(_)),
                 Err(error) => {
                     tracing::error!(set = %place, %error, "cannot remove from the store");
-                    return Err(uploads::store_problem(&error));
+                    return Err(store_problem(&error));
                 }
             }
         }

@@ -6,6 +6,7 @@ pub(super) mod audit_log;
 pub(super) mod extension;
 pub(super) mod gate;
 pub(super) mod lookaside;
+pub(super) mod message;
 pub(super) mod receive;
 pub(super) mod refusal_summary;
 
@@ -27,9 +28,10 @@ use crate::server::reads::release::ReleaseView;
 use crate::server::reads::set_cache::SetCache;
 use crate::server::uploads::audit_log::{Action, AuditLog, Record};
 use crate::server::uploads::extension::{ClaimReader, NotAdmitted, Upload, UploadGate};
+use crate::server::uploads::message::SignatureMessage;
 use crate::server::uploads::receive::BodyReceiver;
 pub(super) use crate::server::uploads::receive::{LongBodyPermit, UploadPermit};
-use crate::signature::{BlobError, BlobKind, Claim, classify, simple_signing};
+use crate::signature::Claim;
 use crate::store::{Appended, SetAddress, StoreError, StoredSignature};
 
 /// What every signature for one registry must pass; all but the gate is shared by all of them.
@@ -126,16 +128,17 @@ impl UploadPipeline {
         self: &Arc<Self>,
         record: &mut Record,
         address: &SetAddress,
-        message: Bytes,
+        message: SignatureMessage,
         condition: impl FnOnce(&[StoredSignature]) -> bool,
     ) -> Result<Appended, Problem> {
-        record.blob = Some(Digest::sha256(&message));
+        record.blob = Some(Digest::sha256(message.bytes()));
         let (admission, judged) = (self.clone(), record.clone());
-        let judged = tokio::task::spawn_blocking(move || admission.judge(&judged, &message).map(|()| message));
+        let judged = tokio::task::spawn_blocking(move || admission.judge(&judged, message.bytes()).map(|()| message));
         let message = judged.await.unwrap_or(Err(Problem::Internal))?;
+        let message = message.bytes();
         self.audit.begin(record).await?;
         let digest = &record.digest;
-        let appended = self.sets.append(address, &message, |stored| {
+        let appended = self.sets.append(address, message, |stored| {
             let lengths = stored.iter().map(|s| s.bytes.len()).chain([message.len()]);
             if !condition(stored) {
                 Err(StoreRejection::Condition)
@@ -193,7 +196,7 @@ impl UploadPipeline {
     }
 
     fn claim(&self, digest: &Digest, message: &[u8]) -> Result<Claim, Problem> {
-        let claim = (self.claims)(message).map_err(Problem::Invalid)?;
+        let claim = (self.claims)(message).map_err(|error| Problem::Invalid(error.to_string()))?;
         if claim.digest != *digest {
             return Err(Problem::Invalid(format!("the signature is for {}, not for {digest}", claim.digest)));
         }
@@ -212,23 +215,5 @@ pub(super) fn store_problem(error: &StoreError) -> Problem {
         ),
         error if error.is_unavailable() => Problem::unread(error, ErrorFormat::Registry),
         _ => Problem::Internal,
-    }
-}
-
-/// Returns the OpenPGP message of a stored form; the error is a reason for the uploader.
-pub(super) fn message(blob: &[u8]) -> Result<&[u8], String> {
-    let message = match classify(blob) {
-        Ok(BlobKind::SimpleSigning(message)) => message,
-        Ok(BlobKind::SigstoreJson(_)) => return Err(BlobError::NotSimpleSigning.to_string()),
-        Err(error) if blob.starts_with(b"-----BEGIN PGP") => {
-            return Err(format!("ASCII armour and cleartext signatures are not accepted, only binary ones: {error}"));
-        }
-        Err(error) => return Err(error.to_string()),
-    };
-    // A message whose own first bytes read as a prefix again would be no raw signature.
-    match simple_signing(message) {
-        Ok(raw) if raw.len() == message.len() => Ok(message),
-        Ok(_) => Err("the content has two format prefixes".to_owned()),
-        Err(error) => Err(error.to_string()),
     }
 }
