@@ -187,7 +187,7 @@ fn callers() {
         let record = std::fs::read_to_string(Path::new(&audit)).unwrap();
         let lines: Vec<Value> = record.lines().map(|line| document("the record", line)).collect();
         assert!(
-            lines.iter().any(|line| line["reason"].as_str().is_some_and(|reason| reason.contains("FORGED"))),
+            lines.iter().any(|line| line["detail"].as_str().is_some_and(|detail| detail.contains("FORGED"))),
             "{record}"
         );
     }
