@@ -28,6 +28,9 @@ mod trust;
 mod verdict;
 mod verify;
 
+#[cfg(test)]
+mod docs_tests;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

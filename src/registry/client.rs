@@ -101,10 +101,10 @@ pub(super) enum Scope<'a> {
     Pull(&'a Repository),
     Push(&'a Repository),
     Catalog(&'a str),
-    /// Reading a repository's trust data; the credentials are those for `registry`.
+    /// Reading a repository's trust data. Stored credentials are sent only if they are those of `registry`.
     Trust {
         server: &'a str,
-        registry: &'a str,
+        registry: Option<&'a str>,
         gun: &'a str,
     },
 }
@@ -268,11 +268,20 @@ impl RegistryClient {
                     tokio::time::sleep(wait).await;
                     continue;
                 }
+                Err(CallError::Token(error)) if call.body.is_none() && self.is_patient() => {
+                    let Some(wait) = error.passing().and_then(|failure| patience.after_token_failure(failure)) else {
+                        return Err(CallError::Token(error));
+                    };
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             if answer.status == StatusCode::UNAUTHORIZED && !renewed {
                 renewed = true;
-                match wanted_scope(&answer) {
+                // A trust server never gets a token that permits more than reading this one repository.
+                let wanted = if matches!(call.scope, Scope::Trust { .. }) { None } else { wanted_scope(&answer) };
+                match wanted {
                     // Only without a body, as in containers/image: no server may count on more.
                     Some(more) if call.body.is_none() => {
                         let [own] = &scopes;
@@ -323,6 +332,10 @@ impl RegistryClient {
         fetch::turn(&connection.http, &url).await;
         let mut from_cache = false;
         if let Some(challenge) = known_challenge(&connection.challenges) {
+            let is_trust = matches!(call.scope, Scope::Trust { .. });
+            if is_trust && credential.is_some_and(Credential::is_secret) && !fetch::hides_passwords(&url) {
+                return Err(CallError::PlainPassword { url: fetch::redact(&url) });
+            }
             let authorization = if challenge.scheme() == "basic" {
                 let empty = Credential::default();
                 let credential = credential.unwrap_or(&empty);
@@ -366,7 +379,14 @@ impl RegistryClient {
             credential,
             user_agent: &self.shared.user_agent,
             timeout: self.shared.options.timeout,
-            plain_allowed: connection.is_plain() || !self.shared.options.tls_verify,
+            plain_allowed: match call.scope {
+                // Only on this machine, and only if the server itself has no TLS either.
+                Scope::Trust { .. } => {
+                    let realm = challenge.parameter("realm").and_then(|realm| fetch::parse_url(realm).ok());
+                    connection.is_plain() && realm.is_some_and(|realm| fetch::hides_passwords(&realm))
+                }
+                _ => connection.is_plain() || !self.shared.options.tls_verify,
+            },
         }
     }
 
@@ -390,12 +410,13 @@ impl RegistryClient {
         };
         let key = match scope {
             Scope::Pull(repository) | Scope::Push(repository) => repository.as_str(),
-            Scope::Catalog(registry) | Scope::Trust { registry, .. } => registry,
+            Scope::Trust { registry: None, .. } => return Ok(None),
+            Scope::Catalog(registry) | Scope::Trust { registry: Some(registry), .. } => registry,
         };
         let lookup = async {
             let found = match scope {
                 Scope::Pull(repository) | Scope::Push(repository) => files.for_repository(repository).await,
-                Scope::Catalog(registry) | Scope::Trust { registry, .. } => files.for_registry(registry).await,
+                Scope::Catalog(_) | Scope::Trust { .. } => files.for_registry(key).await,
             };
             found.map(|credential| credential.map(Arc::new))
         };

@@ -5,10 +5,11 @@ use http::{HeaderValue, Method, StatusCode};
 use url::Url;
 
 use super::challenge::{Challenge, challenges};
-use super::client::RegistryOptions;
+use super::client::{RegistryOptions, known_challenge};
 use super::error::{ConnectError, Refusal, tame};
 use super::fetch::{self, Answer, Exchange, FetchError};
 use super::http::{HttpClient, HttpSetupError};
+use super::patience::Patience;
 
 /// The header by which a registry says that it has the signature extension.
 pub const SUPPORTS_SIGNATURES: &str = "x-registry-supports-signatures";
@@ -91,21 +92,54 @@ impl Connection {
         Err(ConnectError::Ping { registry: registry.to_owned(), reason: reasons.join("; ") })
     }
 
-    /// Connects to `url`, `http(s)://host[:port]`, by that scheme only. Any answer to the ping will do;
-    /// only a 401 has challenges.
+    /// Connects to `url`, `http(s)://host[:port]`, by that scheme only. Any response to the ping will do; only a
+    /// 401 has challenges. A ping that fails in a way that may pass is repeated as `patience` allows.
+    ///
+    /// A redirect to another origin is an error: its challenges would decide where passwords go.
     pub(super) async fn open_at(
         url: &Url,
         options: &RegistryOptions,
         user_agent: &HeaderValue,
+        mut patience: Patience,
     ) -> Result<Self, ConnectError> {
         let host = url.authority();
         let base = base(url.scheme(), host)?;
         let http = client(host, options).await?;
-        let failed = |reason: FetchError| ConnectError::Ping { registry: host.to_owned(), reason: reason.to_string() };
-        let answer = fetch::exchange(&http, ping_exchange(&base, options, user_agent)).await.map_err(failed)?;
+        let failed = |reason: String| ConnectError::Ping { registry: host.to_owned(), reason };
+        let answer = loop {
+            let wait = match fetch::exchange(&http, ping_exchange(&base, options, user_agent)).await {
+                Ok(answer) => match patience.after(&answer) {
+                    Some(wait) => wait,
+                    None => break answer,
+                },
+                Err(error) => match patience.after_silence().filter(|_| error.is_passing()) {
+                    Some(wait) => wait,
+                    None => return Err(failed(error.to_string())),
+                },
+            };
+            tokio::time::sleep(wait).await;
+        };
+        if answer.url.origin() != base.origin() {
+            let to = answer.url.origin().ascii_serialization();
+            return Err(failed(format!(
+                "the server redirects its ping to {to}; if you trust that server, name it instead"
+            )));
+        }
         let challenges =
             if answer.status == StatusCode::UNAUTHORIZED { challenges(&answer.headers) } else { Vec::new() };
         Ok(Self { http, challenges, ping: Ping::of(&ping_url(&base), &answer, Vec::new()), base })
+    }
+
+    /// The same connection with the challenges of `answer`, if it is from this server and has some that we know.
+    pub(super) fn with_challenges_of(&self, answer: &Answer) -> Option<Self> {
+        let found = challenges(&answer.headers);
+        let usable = answer.url.origin() == self.base.origin() && known_challenge(&found).is_some();
+        usable.then(|| Self {
+            http: self.http.clone(),
+            base: self.base.clone(),
+            challenges: found,
+            ping: self.ping.clone(),
+        })
     }
 
     /// Returns the URL of an absolute path with an optional query on this registry.

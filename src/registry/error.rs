@@ -83,6 +83,12 @@ pub enum CallError {
     /// The stored credentials cannot be read.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The server wants a password over a connection that anybody on the way can read.
+    #[error("{url} asks for a password, but is reached without TLS, so none was sent; use its https address")]
+    PlainPassword {
+        /// The redacted URL.
+        url: String,
+    },
     /// The registry did not answer its ping.
     #[error(transparent)]
     Connect(Box<ConnectError>),

@@ -139,6 +139,17 @@ pub(super) fn parse_url(text: &str) -> Result<Url, FetchError> {
     Url::parse(text).map_err(|e| FetchError::Url { url: redact_text(text), reason: e.to_string() })
 }
 
+/// Tells whether nobody on the way can read what is sent to `url`: TLS, or this machine itself.
+pub(super) fn hides_passwords(url: &Url) -> bool {
+    url.scheme() == "https"
+        || match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        }
+}
+
 /// Prints a URL without what may be secret in it: the password (as Go does), and the values of
 /// its query, where lookasides and presigned URLs carry tokens.
 pub fn redact(url: &Url) -> String {

@@ -49,4 +49,4 @@ pub use pace::Pace;
 pub use secret::{Credential, Secret};
 pub use tls::{CertificatesError, ClientIdentity, HostCertificates, system_roots};
 pub use token::{TokenError, bearer_token};
-pub use trust::{TrustAnswer, TrustServer};
+pub use trust::{TrustAnswer, TrustLogin, TrustServer};

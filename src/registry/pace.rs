@@ -28,14 +28,17 @@ struct Host {
 }
 
 impl Pace {
+    /// One request in some three hours. Lower rates are typing errors, and their times overflow.
+    pub const LOWEST_RATE: f64 = 0.0001;
+
     /// No limit but what hosts ask for by `Retry-After`.
     pub fn unlimited() -> Self {
         Self::spaced(Duration::ZERO)
     }
 
-    /// At most `rate` requests a second of each host; `None` unless that is a number above zero.
+    /// At most `rate` requests a second of each host; `None` unless that is a number from [`Self::LOWEST_RATE`] up.
     pub fn per_second(rate: f64) -> Option<Self> {
-        if !(rate.is_finite() && rate > 0.0) {
+        if !(rate.is_finite() && rate >= Self::LOWEST_RATE) {
             return None;
         }
         Duration::try_from_secs_f64(rate.recip()).ok().map(Self::spaced)
@@ -149,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_a_number_above_zero() {
-        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300] {
+    fn refuses_rates_that_are_no_number_or_too_low() {
+        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300, 1e-19] {
             assert!(Pace::per_second(rate).is_none(), "{rate}");
         }
         assert!(Pace::per_second(0.01).is_some());

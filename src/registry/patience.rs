@@ -6,12 +6,15 @@ use http::StatusCode;
 use http::header::RETRY_AFTER;
 
 use super::fetch::Answer;
+use super::token::PassingFailure;
 
 /// How often a call is made that is answered 429, as containers/image.
 const ATTEMPTS: u32 = 5;
 /// How often a patient client makes one that fails without a word about when to come back.
 const SILENT_ATTEMPTS: u32 = 3;
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that a patient client obeys. Asked for more, it gives up.
+const LONGEST_REQUESTED_DELAY: Duration = Duration::from_secs(15 * 60);
 pub(super) const FIRST_DELAY: Duration = Duration::from_secs(2);
 
 /// One call's patience.
@@ -46,13 +49,24 @@ impl Patience {
         if self.patient { self.next(SILENT_ATTEMPTS, None) } else { None }
     }
 
+    /// The same for a call whose token server failed.
+    pub(super) fn after_token_failure(&mut self, failure: PassingFailure) -> Option<Duration> {
+        let often = failure.retry_after.is_some() || failure.status == Some(StatusCode::TOO_MANY_REQUESTS);
+        self.next(if often { ATTEMPTS } else { SILENT_ATTEMPTS }, failure.retry_after)
+    }
+
     fn next(&mut self, most: u32, asked: Option<Duration>) -> Option<Duration> {
         self.attempt += 1;
         if self.attempt >= most {
             return None;
         }
-        let wait = asked.unwrap_or(self.delay).min(LONGEST_DELAY);
-        self.delay = wait * 2;
+        let wait = match asked {
+            Some(asked) if self.patient && asked > LONGEST_REQUESTED_DELAY => return None,
+            // Asking earlier than the server wants only makes it refuse for longer.
+            Some(asked) if self.patient => asked,
+            asked => asked.unwrap_or(self.delay).min(LONGEST_DELAY),
+        };
+        self.delay = wait.saturating_mul(2).min(LONGEST_DELAY);
         Some(wait)
     }
 }
@@ -93,6 +107,18 @@ mod tests {
         ] {
             assert_eq!(parse_retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
         }
+    }
+
+    #[test]
+    fn patient_clients_wait_as_long_as_the_server_asks_within_reason() {
+        let wait = |patient, seconds| {
+            let status = Some(StatusCode::TOO_MANY_REQUESTS);
+            let retry_after = Some(Duration::from_secs(seconds));
+            let mut patience = Patience::new(FIRST_DELAY, patient);
+            patience.after_token_failure(PassingFailure { status, retry_after }).map(|wait| wait.as_secs())
+        };
+        assert_eq!((wait(true, 3), wait(true, 300), wait(true, 901)), (Some(3), Some(300), None));
+        assert_eq!(wait(false, 300), Some(60));
     }
 
     #[test]

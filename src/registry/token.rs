@@ -13,6 +13,7 @@ use super::challenge::Challenge;
 use super::error::Refusal;
 use super::fetch::{self, Answer, Exchange, FetchError, redact};
 use super::http::HttpClient;
+use super::patience::{is_passing, retry_after};
 use super::secret::{Credential, Secret, basic, sensitive};
 
 /// The largest token answer that is read, as containers/image.
@@ -54,6 +55,8 @@ pub enum TokenError {
         realm: String,
         /// What it said.
         refusal: Refusal,
+        /// When it wants to be asked again, if it said so.
+        retry_after: Option<Duration>,
     },
     /// The answer is not a token.
     #[error("requesting bearer token from {realm}: the answer holds no usable token")]
@@ -63,7 +66,26 @@ pub enum TokenError {
     },
 }
 
+/// A failure of a token server that may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PassingFailure {
+    /// The status of its response; `None` if it sent none.
+    pub(super) status: Option<StatusCode>,
+    pub(super) retry_after: Option<Duration>,
+}
+
 impl TokenError {
+    /// Returns the failure if the same request may succeed later.
+    pub(super) fn passing(&self) -> Option<PassingFailure> {
+        match self {
+            Self::Refused { refusal, retry_after, .. } if is_passing(refusal.status()) => {
+                Some(PassingFailure { status: Some(refusal.status()), retry_after: *retry_after })
+            }
+            Self::Fetch(error) if error.is_passing() => Some(PassingFailure { status: None, retry_after: None }),
+            _ => None,
+        }
+    }
+
     /// Returns the HTTP status with which the token server refused, if it did.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
@@ -251,7 +273,13 @@ fn read(realm: &Url, answer: &Answer) -> Result<Token, TokenError> {
     match answer.status {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED => return Err(TokenError::Unauthorized(Refusal::of(answer))),
-        _ => return Err(TokenError::Refused { realm: redact(realm), refusal: Refusal::of(answer) }),
+        _ => {
+            return Err(TokenError::Refused {
+                realm: redact(realm),
+                refusal: Refusal::of(answer),
+                retry_after: retry_after(answer, std::time::SystemTime::now()),
+            });
+        }
     }
     let unusable = || TokenError::Answer { realm: redact(realm) };
     let body: TokenAnswer = serde_json::from_slice(&answer.body).map_err(|_| unusable())?;

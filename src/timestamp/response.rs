@@ -310,9 +310,9 @@ fn algorithms(
         (RSA_PSS, SHA256) => vec![known::RSA_PSS_2048_8192_SHA256_LEGACY_KEY],
         (RSA_PSS, SHA384) => vec![known::RSA_PSS_2048_8192_SHA384_LEGACY_KEY],
         (RSA_PSS, SHA512) => vec![known::RSA_PSS_2048_8192_SHA512_LEGACY_KEY],
-        (ECDSA_SHA256, _) => vec![known::ECDSA_P256_SHA256, known::ECDSA_P384_SHA256],
-        (ECDSA_SHA384, _) => vec![known::ECDSA_P256_SHA384, known::ECDSA_P384_SHA384],
-        (ECDSA_SHA512, _) => vec![known::ECDSA_P521_SHA512],
+        (ECDSA_SHA256, _) => vec![known::ECDSA_P256_SHA256, known::ECDSA_P384_SHA256, known::ECDSA_P521_SHA256],
+        (ECDSA_SHA384, _) => vec![known::ECDSA_P256_SHA384, known::ECDSA_P384_SHA384, known::ECDSA_P521_SHA384],
+        (ECDSA_SHA512, _) => vec![known::ECDSA_P256_SHA512, known::ECDSA_P384_SHA512, known::ECDSA_P521_SHA512],
         (ED25519, _) => vec![known::ED25519],
         _ => Vec::new(),
     }

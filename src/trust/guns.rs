@@ -52,8 +52,7 @@ pub fn guns_in_list(text: &str, parse: impl Fn(&str) -> Result<Gun, GunError>) -
 }
 
 /// Finds the repositories of which a client's folder (`~/.docker/trust`, `~/.notary`) has metadata,
-/// pending changes or a key (spec notary-dct 3). The folder is only read. Names that are no GUNs come
-/// second.
+/// pending changes or a key (spec notary-dct 3). The folder is only read. Names that are no GUNs come second.
 ///
 /// # Errors
 /// [`GunListError`].
@@ -67,7 +66,7 @@ pub fn guns_in_client_folder(folder: &Path) -> Result<(Vec<Gun>, Vec<GunError>),
         repositories(&tuf, &tuf, 0, &mut names)?;
     }
     if private.is_dir() {
-        keys(&private, 0, &mut names)?;
+        keys(&private, &private, 0, &mut names)?;
     }
     let (mut guns, mut wrong) = (Vec::new(), Vec::new());
     for name in names {
@@ -84,31 +83,50 @@ fn entries(folder: &Path) -> Result<Vec<std::fs::DirEntry>, GunListError> {
     std::fs::read_dir(folder).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
 }
 
-/// Finds folders that hold `metadata` or `changelist`, which are repositories'.
+/// Finds folders that hold `metadata` or `changelist`, which are those of repositories. A repository may itself be
+/// called `metadata`: then that folder holds a folder `metadata` of its own, and no file.
 fn repositories(top: &Path, folder: &Path, depth: usize, names: &mut BTreeSet<String>) -> Result<(), GunListError> {
     for entry in entries(folder)? {
         // Links are not followed: they could lead in a circle.
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        if matches!(entry.file_name().to_str(), Some("metadata" | "changelist")) {
-            if let Some(name) = folder.strip_prefix(top).ok().and_then(Path::to_str).filter(|name| !name.is_empty()) {
-                names.insert(name.to_owned());
+        let is_marker = matches!(entry.file_name().to_str(), Some("metadata" | "changelist"));
+        let (mut has_file, mut has_folder) = (false, false);
+        if is_marker {
+            for inside in entries(&entry.path())? {
+                let is_folder = inside.file_type().is_ok_and(|kind| kind.is_dir());
+                has_file |= !is_folder;
+                // Delegations lie in `metadata/targets/`.
+                has_folder |= is_folder && inside.file_name() != "targets";
             }
-        } else if depth < DEPTH {
+        }
+        if is_marker && (has_file || !has_folder) {
+            let name = folder.strip_prefix(top).unwrap_or(folder).to_string_lossy();
+            if !name.is_empty() {
+                names.insert(name.into_owned());
+            }
+        }
+        if (!is_marker || has_folder) && depth < DEPTH {
             repositories(top, &entry.path(), depth + 1, names)?;
         }
     }
     Ok(())
 }
 
+/// Returns the repository of a key of old clients: `tuf_keys/{gun}/{id}_{role}.key` (spec notary-dct 3).
+fn legacy_gun(private: &Path, key: &Path) -> Option<String> {
+    let gun = key.parent()?.strip_prefix(private.join("tuf_keys")).ok()?.to_str()?;
+    (!gun.is_empty()).then(|| gun.to_owned())
+}
+
 /// Reads the `gun:` header of key files.
-fn keys(folder: &Path, depth: usize, names: &mut BTreeSet<String>) -> Result<(), GunListError> {
+fn keys(private: &Path, folder: &Path, depth: usize, names: &mut BTreeSet<String>) -> Result<(), GunListError> {
     for entry in entries(folder)? {
         let path = entry.path();
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() && depth < DEPTH {
-            keys(&path, depth + 1, names)?;
+            keys(private, &path, depth + 1, names)?;
         } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "key") {
             let mut head = zeroize::Zeroizing::new(Vec::new());
             let read = std::fs::File::open(&path).and_then(|file| file.take(KEY_HEAD).read_to_end(&mut head));
@@ -117,9 +135,8 @@ fn keys(folder: &Path, depth: usize, names: &mut BTreeSet<String>) -> Result<(),
             // PEM headers end at the first empty line.
             let header =
                 head.lines().take_while(|line| !line.trim().is_empty()).find_map(|line| line.strip_prefix("gun:"));
-            if let Some(gun) = header.map(str::trim).filter(|gun| !gun.is_empty()) {
-                names.insert(gun.to_owned());
-            }
+            let header = header.map(str::trim).filter(|gun| !gun.is_empty()).map(str::to_owned);
+            names.extend(header.or_else(|| legacy_gun(private, &path)));
         }
     }
     Ok(())
@@ -145,12 +162,20 @@ mod tests {
         std::fs::create_dir_all(at("tuf/localhost:5000/a/b/changelist")).unwrap();
         std::fs::create_dir_all(at("tuf/odd name/metadata")).unwrap();
         std::fs::create_dir_all(at("private/tuf_keys")).unwrap();
+        std::fs::create_dir_all(at("tuf/c.example/metadata/metadata/targets")).unwrap();
+        std::fs::write(at("tuf/c.example/metadata/metadata/root.json"), "{}").unwrap();
+        std::fs::create_dir_all(at("private/tuf_keys/old.example/y")).unwrap();
+        let legacy = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n";
+        std::fs::write(at("private/tuf_keys/old.example/y/ab_targets.key"), legacy).unwrap();
         let key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\ngun: us.icr.io/x\nrole: targets\n\nAAAA\ngun: no\n";
         std::fs::write(at("private/tuf_keys/1.key"), key).unwrap();
         std::fs::write(at("private/2.key"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\nrole: root\n\nAAAA\n").unwrap();
         let (guns, wrong) = guns_in_client_folder(folder.path()).unwrap();
         let names: Vec<_> = guns.iter().map(Gun::as_str).collect();
-        assert_eq!(names, ["docker.io/library/alpine", "localhost:5000/a/b", "us.icr.io/x"]);
+        assert_eq!(
+            names,
+            ["c.example/metadata", "docker.io/library/alpine", "localhost:5000/a/b", "old.example/y", "us.icr.io/x"]
+        );
         assert_eq!(wrong.len(), 1);
         assert!(matches!(guns_in_client_folder(&at("tuf")), Err(GunListError::NoClient(_))));
     }

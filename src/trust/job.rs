@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde::Serialize;
 
-use super::fetch::fetch;
-use super::folder::{GunRecord, State};
+use super::fetch::{FetchOptions, fetch};
+use super::folder::{GunFolder, GunRecord, State};
 use super::gun::Gun;
 use super::journal::{Journal, JournalError};
 use crate::registry::TrustServer;
+
+/// After so many repositories in a row of which nothing could be had, the others are not requested.
+pub const FAILURES_LIMIT: u64 = 20;
 
 /// How many repositories came to which end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,6 +31,8 @@ pub struct Totals {
     pub forbidden: u64,
     /// Nothing could be had.
     pub failed: u64,
+    /// Not requested, because the server had failed for many repositories in a row.
+    pub not_requested: u64,
 }
 
 impl Totals {
@@ -44,7 +48,7 @@ impl Totals {
 
     /// Tells whether everything that was asked for is there.
     pub fn all_had(&self) -> bool {
-        self.incomplete + self.missing + self.forbidden + self.failed == 0
+        self.incomplete + self.missing + self.forbidden + self.failed + self.not_requested == 0
     }
 }
 
@@ -58,8 +62,8 @@ pub struct Fetch {
     pub journal: Option<Journal>,
     /// How many repositories at once.
     pub jobs: usize,
-    /// The wait before something that should be there is asked for once more.
-    pub pause: Duration,
+    /// How each repository is fetched.
+    pub options: FetchOptions,
     /// How many are settled; for whoever shows progress.
     pub done: Arc<AtomicU64>,
 }
@@ -72,7 +76,8 @@ impl Fetch {
     pub async fn run(&self, guns: Vec<Gun>, mut tell: impl FnMut(GunRecord)) -> Result<Totals, JournalError> {
         let mut totals = Totals::default();
         let open = guns.into_iter().filter(|gun| match &self.journal {
-            Some(journal) if journal.has(gun) => {
+            // The journal alone proves nothing: the folder may have been restored, moved or emptied.
+            Some(journal) if journal.has(gun) && GunFolder::new(&self.to, gun).is_complete() => {
                 totals.already += 1;
                 self.done.fetch_add(1, Ordering::Relaxed);
                 false
@@ -80,12 +85,25 @@ impl Fetch {
             _ => true,
         });
         let open: Vec<Gun> = open.collect();
+        let failures = &AtomicU64::new(0);
         let fetches = open.into_iter().map(|gun| async move {
-            let record = fetch(&self.server, &self.to, &gun, self.pause).await;
-            (gun, record)
+            if failures.load(Ordering::Relaxed) >= FAILURES_LIMIT {
+                return (gun, None);
+            }
+            let record = fetch(&self.server, &self.to, &gun, self.options).await;
+            if record.state == State::Failed {
+                failures.fetch_add(1, Ordering::Relaxed);
+            } else {
+                failures.store(0, Ordering::Relaxed);
+            }
+            (gun, Some(record))
         });
         let mut fetches = std::pin::pin!(futures_util::stream::iter(fetches).buffer_unordered(self.jobs.max(1)));
         while let Some((gun, record)) = fetches.next().await {
+            let Some(record) = record else {
+                totals.not_requested += 1;
+                continue;
+            };
             if let Some(journal) = &self.journal {
                 journal.note(&gun, record.state)?;
             }

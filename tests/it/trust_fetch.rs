@@ -46,6 +46,7 @@ fn rich_repository(notary: &Notary, gun: &str) {
     notary.run(&["delegation", "add", "-p", gun, "targets/releases", text(&key), "--all-paths"]);
     notary.run(&["delegation", "add", "-p", gun, "targets/releases/nightly", text(&key), "--all-paths"]);
     notary.add(gun, "v3", &["--roles", "targets/releases"]);
+    notary.add(gun, "v4", &["--roles", "targets/releases/nightly"]);
     notary.run(&["key", "rotate", gun, "targets"]);
     notary.run(&["key", "rotate", gun, "root"]);
     notary.run(&["key", "rotate", gun, "root"]);
@@ -70,14 +71,19 @@ fn a_fetched_folder_is_byte_for_byte_what_the_server_has_and_real_clients_read_i
     let root: serde_json::Value =
         serde_json::from_slice(&std::fs::read(to.join(rich).join("_trust/tuf/root.json")).unwrap()).unwrap();
     let version = root["signed"]["version"].as_u64().unwrap();
-    assert!(version >= 3, "the root was rotated twice: {version}");
+    assert!(version >= 4, "targets' and snapshot's keys and, twice, the root's were rotated: {version}");
+    let key_ids = |version: u64| {
+        let root = std::fs::read(to.join(rich).join(format!("_trust/tuf/{version}.root.json"))).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&root).unwrap()["signed"]["roles"]["root"]["keyids"].clone()
+    };
+    assert_ne!(key_ids(version), key_ids(version - 1), "the last root has another key");
     let below = |name: &str| to.join(rich).join("_trust/tuf").join(name);
     for name in (1..=version).map(|version| format!("{version}.root.json")).chain(["root.json".into()]) {
         let there = get(&format!("{}/v2/{rich}/_trust/tuf/{name}", server.url()));
         assert_eq!(std::fs::read(below(&name)).unwrap(), there, "{name}");
     }
     let snapshot: serde_json::Value = serde_json::from_slice(&std::fs::read(below("snapshot.json")).unwrap()).unwrap();
-    for role in ["targets", "targets/releases"] {
+    for role in ["targets", "targets/releases", "targets/releases/nightly"] {
         assert!(snapshot["signed"]["meta"][role].is_object(), "{role}");
         let bytes = std::fs::read(below(&format!("{role}.json"))).unwrap();
         let by_hash = format!("{role}.{}.json", hex::encode(sha2::Sha256::digest(&bytes)));
@@ -108,7 +114,7 @@ fn a_fetched_folder_is_byte_for_byte_what_the_server_has_and_real_clients_read_i
     drop(server);
     let reader = Notary::new(&mirror.url);
     let listed = reader.run(&["list", rich]);
-    for tag in ["v1", "v2", "v3"] {
+    for tag in ["v1", "v2", "v3", "v4"] {
         assert!(listed.contains(&digest(tag)), "{tag}: {listed}");
     }
     assert!(listed.contains("targets/releases"), "{listed}");
@@ -216,7 +222,15 @@ fn tokens_are_asked_for_with_the_credentials_of_docker_login_for_the_registry() 
     std::fs::create_dir_all(&docker).unwrap();
     let auth = r#"{"auths":{"registry.example:5000":{"auth":"Ym9iOmEgcGFzcyB3b3Jk"}}}"#;
     std::fs::write(docker.join("config.json"), auth).unwrap();
-    exits(&world.fetch(&[]), 0);
+    let before = tokens.asked().len();
+    // A list of names must not be enough to make another host's server get the password.
+    let told = exits(&world.fetch(&[]), 1);
+    assert!(told.contains("add --registry registry.example:5000"), "{told}");
+    let sent = tokens.asked().split_off(before);
+    assert!(!sent.iter().any(|target| target.contains("account=")), "{sent:?}");
+    exits(&world.fetch(&["--registry", "registry.example:5000"]), 0);
+    let sent = tokens.asked().split_off(before).join(" ");
+    assert!(sent.contains("account=bob") && !sent.contains("push") && !sent.contains("%2A"), "{sent}");
     std::fs::remove_dir_all(&docker).unwrap();
     let password = world.home.path().join("password");
     let explicit = ["--username", "bob", "--password-file", text(&password)];

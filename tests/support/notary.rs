@@ -153,7 +153,11 @@ impl Notary {
         }
         let folder = self.dir.path().to_str().unwrap();
         let command = command.args(["-s", &self.server, "-d", folder]).args(&self.flags).args(args);
-        command.stdin(Stdio::null()).output().expect("notary must be installed (Debian package notary)")
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("notary must be installed (Debian package notary)");
+        // `key rotate` of a root asks, and without this rotates nothing.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"yes\n");
+        child.wait_with_output().unwrap()
     }
 
     /// Makes a repository whose snapshots the server signs, and signs these tags.

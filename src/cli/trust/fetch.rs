@@ -11,16 +11,17 @@ use serde::Serialize;
 use url::Url;
 
 use super::progress::Progress;
-use super::stamp::Authority;
+use super::stamp::{Authority, StampReport};
 use crate::cli::host::{ConfigSearch, registry_options};
 use crate::cli::output::{self, Answer, Format};
 use crate::escape;
-use crate::registry::{Credential, CredentialSource, Pace, RegistryClient, RegistryOptions};
+use crate::registry::{Credential, CredentialSource, Pace, RegistryClient, RegistryOptions, TrustLogin};
 use crate::trust::{
-    Fetch, Gun, GunError, GunRecord, Journal, State, Totals, guns_in_client_folder, guns_in_list, write_manifest,
+    FAILURES_LIMIT, Fetch, FetchOptions, Gun, GunError, GunRecord, Journal, State, Totals, guns_in_client_folder,
+    guns_in_list, write_manifest,
 };
 
-/// Docker Hub's trust server, where names are written as docker's users write them.
+/// Docker Hub's trust server. Names for it may be written as docker's users write them.
 const DOCKER_HUB: &str = "notary.docker.io";
 /// The wait before a file that should be there is asked for once more.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -35,7 +36,8 @@ Examples:
       --journal fetch.journal --rate 10
 
 The folder has the layout that notary clients read from a web server: serve it as /v2/.
-Credentials are those of `docker login` and `podman login` for the registry in a repository's name.
+The login that `docker login` or `podman login` stored for a registry is sent to the trust server on the same host
+(Docker Hub's to notary.docker.io). For a trust server on another host, name the login by --registry.
 The signatures are not verified: what is broken or expired is copied, too.
 
 Exit codes: 0 everything was copied; 1 something was not, and the output says what; 2 could not begin.";
@@ -53,13 +55,19 @@ pub struct FetchArgs {
     /// Folder of a docker or notary client (~/.docker/trust, ~/.notary) that knows the repositories; it is only read
     #[arg(long, value_name = "FOLDER")]
     guns_from: Option<PathBuf>,
-    /// Registry, host[:port], all of whose repositories to ask for
+    /// Registry, host[:port], all of whose repositories to ask for; it is asked with its own stored login
     #[arg(long, value_name = "HOST")]
     catalog: Option<String>,
     /// The trust server, http(s)://host[:port]
     #[arg(long, value_name = "URL")]
     from: Url,
-    /// The folder to copy to; made if it is not there
+    /// Registry, host[:port], whose stored login to use at the trust server, if it is another host
+    #[arg(long, value_name = "HOST", conflicts_with = "username")]
+    registry: Option<String>,
+    /// Also copy the older versions of targets, snapshot and timestamp that the server still has
+    #[arg(long)]
+    history: bool,
+    /// The folder to copy to; created if it does not exist
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// File that remembers which repositories are complete, so that the next run leaves them out
@@ -101,20 +109,22 @@ struct Report<'a> {
     totals: Totals,
     /// Repositories that are not complete.
     repositories: &'a [GunRecord],
+    /// Names from --guns-from and --catalog that cannot be requested, with the reason.
+    left_out: &'a [String],
     manifest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<StampReport>,
-}
-
-#[derive(Debug, Serialize)]
-struct StampReport {
-    file: String,
-    time: String,
-    authority: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp_error: Option<String>,
 }
 
 impl FetchArgs {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
+        // Not shown: it holds a secret.
+        anyhow::ensure!(
+            self.from.username().is_empty() && self.from.password().is_none(),
+            "--from must not contain a user or password; use --username and --password-file"
+        );
         anyhow::ensure!(
             matches!(self.from.scheme(), "http" | "https")
                 && matches!(self.from.path(), "" | "/")
@@ -126,23 +136,24 @@ impl FetchArgs {
             (Some(url), Some(file)) => Some(Authority::open(url, file)?),
             _ => None,
         };
-        let client = self.client()?;
-        let guns = self.gather(&client).await?;
+        let client = self.client(true)?;
+        let (guns, left_out) = self.gather().await?;
         anyhow::ensure!(
-            !guns.is_empty(),
+            !guns.is_empty() || !left_out.is_empty(),
             "no repository is named: give names, --guns FILE, --guns-from FOLDER or --catalog HOST"
         );
         std::fs::create_dir_all(&self.to).with_context(|| format!("creating {}", self.to.display()))?;
         let to = std::fs::canonicalize(&self.to).with_context(|| format!("opening {}", self.to.display()))?;
-        let server = client.trust_server(&self.from).await?;
+        let server = client.trust_server(&self.from, TrustLogin::new(&self.from, self.registry.clone())).await?;
         let journal = self.journal.as_deref().map(|path| Journal::open(path, server.name(), &to)).transpose()?;
-        let fetch = Fetch { server, to, journal, jobs: self.jobs.into(), pause: PAUSE, done: Arc::default() };
+        let options = FetchOptions { pause: PAUSE, history: self.history };
+        let fetch = Fetch { server, to, journal, jobs: self.jobs.into(), options, done: Arc::default() };
         let progress = Progress::start(fetch.done.clone(), guns.len() as u64);
         let mut lacking = Vec::new();
         let totals = fetch.run(guns, |mut record| {
             if record.state != State::Complete {
                 if format == Format::Text {
-                    output::talk_lines(&tell(&record));
+                    output::talk_lines(&describe(&record));
                 } else {
                     record.files.clear();
                     lacking.push(record);
@@ -153,25 +164,44 @@ impl FetchArgs {
         drop(progress);
         let folder = fetch.to.clone();
         let manifest = tokio::task::spawn_blocking(move || write_manifest(&folder)).await??;
-        let mut lines = vec![summary(&totals), format!("manifest: {}", escape::path_word(&manifest.path))];
-        let mut timestamp = None;
-        if let Some(authority) = authority {
-            let (file, stamp) = authority.stamp(&client, &manifest).await?;
+        let mut lines = vec![summary(&totals, left_out.len())];
+        if totals.not_requested > 0 {
             lines.push(format!(
-                "time stamp: {} by {}, in {}",
-                stamp.time,
-                escape::word(&stamp.authority),
-                escape::path_word(&file)
+                "stopped after {FAILURES_LIMIT} repositories in a row failed; run the same command again when the \
+                 server answers"
             ));
-            let file = file.to_string_lossy().into_owned();
-            timestamp = Some(StampReport { file, time: stamp.time.to_string(), authority: stamp.authority });
         }
+        lines.push(format!("manifest: {}", escape::path_word(&manifest.path)));
+        let (mut timestamp, mut timestamp_error) = (None, None);
+        if let Some(authority) = authority {
+            // What was fetched is reported also without a time stamp, which can be had later.
+            match authority.stamp(&client, &manifest).await {
+                Ok((file, stamp)) => {
+                    let report = StampReport::new(&file, stamp);
+                    lines.push(report.line());
+                    timestamp = Some(report);
+                }
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    lines.push(format!("no time stamp: {}", escape::line(&reason)));
+                    lines.push("try again with `countersign trust stamp`".to_owned());
+                    timestamp_error = Some(reason);
+                }
+            }
+        }
+        let complete = totals.all_had() && left_out.is_empty() && timestamp_error.is_none();
         let manifest = manifest.path.to_string_lossy().into_owned();
-        output::result(format, &lines, &Report { totals, repositories: &lacking, manifest, timestamp })?;
-        Ok(totals.all_had().into())
+        let (repositories, left_out) = (&*lacking, &*left_out);
+        output::result(
+            format,
+            &lines,
+            &Report { totals, repositories, left_out, manifest, timestamp, timestamp_error },
+        )?;
+        Ok(complete.into())
     }
 
-    fn client(&self) -> anyhow::Result<RegistryClient> {
+    /// Makes a client. The credentials of the command line are for the trust server only.
+    fn client(&self, for_trust_server: bool) -> anyhow::Result<RegistryClient> {
         let mut options = registry_options(self.tls_verify, ConfigSearch::default());
         if let Some(file) = &self.tls_ca {
             use rustls::pki_types::pem::PemObject as _;
@@ -185,7 +215,7 @@ impl FetchArgs {
         let docker = std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
         options.certs_d.extend(docker.or(home).map(|folder| folder.join("tls")));
-        if let (Some(username), Some(file)) = (&self.username, &self.password_file) {
+        if for_trust_server && let (Some(username), Some(file)) = (&self.username, &self.password_file) {
             let password = zeroize::Zeroizing::new(
                 std::fs::read_to_string(file).with_context(|| format!("reading --password-file {}", file.display()))?,
             );
@@ -194,20 +224,22 @@ impl FetchArgs {
             options.credentials = CredentialSource::Fixed(Credential::new(username, password));
         }
         let pace = match self.rate {
-            Some(rate) => Pace::per_second(rate).context("--rate must be a number above 0")?,
+            Some(rate) => {
+                Pace::per_second(rate).with_context(|| format!("--rate must be at least {}", Pace::LOWEST_RATE))?
+            }
             None => Pace::unlimited(),
         };
         let timeout = Duration::from_secs(self.timeout);
         Ok(RegistryClient::new(RegistryOptions { pace: Some(pace), patient: true, timeout, ..options }))
     }
 
-    /// Gathers the names from everywhere, each once.
-    async fn gather(&self, client: &RegistryClient) -> anyhow::Result<Vec<Gun>> {
+    /// Gathers the names from everywhere, each once, and tells which names cannot be requested.
+    async fn gather(&self) -> anyhow::Result<(Vec<Gun>, Vec<String>)> {
         let hub = self.from.host_str() == Some(DOCKER_HUB);
         let parse = |name: &str| -> Result<Gun, GunError> {
             if hub { Gun::parse_for_docker_hub(name) } else { Gun::parse(name) }
         };
-        let mut guns = Vec::new();
+        let (mut guns, mut left_out) = (Vec::new(), Vec::new());
         for name in &self.names {
             guns.push(parse(name)?);
         }
@@ -216,21 +248,34 @@ impl FetchArgs {
         }
         if let Some(folder) = &self.guns_from {
             let (found, wrong) = guns_in_client_folder(folder)?;
-            for error in wrong {
-                output::talk(&format!("trust fetch: left out: {error}"));
-            }
-            anyhow::ensure!(!found.is_empty(), "--guns-from {} knows no repository", folder.display());
+            left_out.extend(wrong.iter().map(ToString::to_string));
+            anyhow::ensure!(
+                !found.is_empty() || !left_out.is_empty(),
+                "--guns-from {} knows no repository",
+                folder.display()
+            );
             guns.extend(found);
         }
         if let Some(host) = &self.catalog {
-            let repositories = client.catalog(host).await?;
+            let repositories = self.client(false)?.catalog(host).await?;
+            anyhow::ensure!(
+                !repositories.is_empty(),
+                "--catalog {host}: the registry lists no repository. Many registries list only what the login may \
+                 read; log in with `docker login {host}`, or name the repositories by --guns"
+            );
             for repository in repositories {
-                guns.push(Gun::parse(repository.as_str())?);
+                match Gun::parse(repository.as_str()) {
+                    Ok(gun) => guns.push(gun),
+                    Err(error) => left_out.push(error.to_string()),
+                }
             }
         }
         let mut seen = BTreeSet::new();
         guns.retain(|gun| seen.insert(gun.clone()));
-        Ok(guns)
+        for reason in &left_out {
+            output::talk(&format!("trust fetch: left out: {}", escape::line(reason)));
+        }
+        Ok((guns, left_out))
     }
 }
 
@@ -246,8 +291,8 @@ fn read_list(file: &std::path::Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn summary(totals: &Totals) -> String {
-    let Totals { complete, already, incomplete, missing, forbidden, failed } = *totals;
+fn summary(totals: &Totals, left_out: usize) -> String {
+    let Totals { complete, already, incomplete, missing, forbidden, failed, not_requested } = *totals;
     let mut text = format!("{complete} complete");
     let rest = [
         (already, "complete before"),
@@ -255,6 +300,8 @@ fn summary(totals: &Totals) -> String {
         (missing, "without trust data"),
         (forbidden, "forbidden"),
         (failed, "failed"),
+        (not_requested, "not requested"),
+        (left_out as u64, "left out"),
     ];
     for (count, what) in rest {
         if count > 0 {
@@ -264,8 +311,8 @@ fn summary(totals: &Totals) -> String {
     text
 }
 
-/// What is said of a repository that is not complete.
-fn tell(record: &GunRecord) -> Vec<String> {
+/// Describes a repository that is not complete.
+fn describe(record: &GunRecord) -> Vec<String> {
     let state = match record.state {
         State::Complete => "complete",
         State::Incomplete => "incomplete",

@@ -19,12 +19,14 @@ pub struct TrustCommand {
 enum Trust {
     /// Copy trust data from a trust server into a folder, byte for byte
     Fetch(Box<fetch::FetchArgs>),
+    Stamp(stamp::StampArgs),
 }
 
 impl TrustCommand {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
         match self.command {
             Trust::Fetch(args) => args.run(format).await,
+            Trust::Stamp(args) => args.run(format).await,
         }
     }
 }

@@ -71,7 +71,7 @@ impl UpstreamLogin {
                 TokenError::Unauthorized(_) => Ok(None),
                 TokenError::Refused { refusal, .. } if refusal.status() == StatusCode::FORBIDDEN => Ok(None),
                 // Its own words may repeat what the caller sent.
-                TokenError::Refused { realm, refusal } => {
+                TokenError::Refused { realm, refusal, .. } => {
                     tracing::warn!(realm, status = %refusal.status(), "no token for a caller");
                     Err(Problem::UpstreamUnreachable)
                 }

@@ -33,7 +33,8 @@ fn answer(way: &str, heard: &Heard) -> Said {
         return Said::new("200 OK").body(names.to_string().as_bytes());
     }
     let targets = metadata(if way == "type" { HOSTILE } else { "Targets" }, &Value::Null);
-    let mut roles = json!({"targets": named(&targets), "targets/releases": named(&targets)});
+    let root = metadata("Root", &Value::Null);
+    let mut roles = json!({"root": named(&root), "targets": named(&targets), "targets/releases": named(&targets)});
     if way == "role" {
         roles[HOSTILE] = named(&targets);
     }
@@ -53,7 +54,7 @@ fn answer(way: &str, heard: &Heard) -> Said {
         _ if way == "denied" => return Said::new("401 Unauthorized").raw_header("www-authenticate", HEADER),
         _ if way == "redirect" => return Said::new("302 Found").raw_header("location", HEADER),
         _ if way == "form" => HOSTILE.as_bytes().to_vec(),
-        "root" => metadata("Root", &Value::Null),
+        "root" => root,
         "timestamp" => timestamp,
         "snapshot" => snapshot,
         _ if role.starts_with("targets") => targets,
