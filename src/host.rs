@@ -2,6 +2,7 @@
 //! A parameter everywhere, so that tests and `doctor` can ask for others.
 
 mod file;
+mod http_proxy;
 mod nesting;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use crate::go;
 
 pub use file::SearchError;
 pub(crate) use file::read;
+pub use http_proxy::{HttpProxy, HttpProxyError, HttpProxyRules, ProxyProtocol};
 pub(crate) use nesting::{NESTING_LIMIT, too_deep};
 
 /// Which release of the library is followed.

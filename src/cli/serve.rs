@@ -19,7 +19,7 @@ use crate::config::{
     ServerConfig, SiteConfig, TlsConfig,
 };
 use crate::escape;
-use crate::host::{Environment, Generation, certificate_directories};
+use crate::host::{Environment, Generation, HttpProxyRules, certificate_directories};
 use crate::lookup::{OpenPgp, Unverified};
 use crate::metrics;
 use crate::policy::Policy;
@@ -155,6 +155,8 @@ impl Serve {
             tokio::spawn(server::serve_admin(admin, app.clone(), admin_stop.token().clone()));
         }
         notifier.ready();
+        let probed = app.clone();
+        tokio::spawn(async move { probed.probe().await });
         server::serve(listeners, app, shutdown).await?;
         drop(admin_stop);
         Ok(Answer::Yes)
@@ -204,6 +206,9 @@ fn tools(site: &SiteConfig) -> anyhow::Result<RegistryTools> {
         RegistryClient::new(RegistryOptions { credentials, timeout, certs_d, ..RegistryOptions::default() })
     });
     let http = upstream_client(settings)?;
+    if let Some(upstream) = &settings.upstream {
+        tell_proxy(upstream)?;
+    }
     Ok(RegistryTools { http, gate: Some(Arc::new(gate)), credentials })
 }
 
@@ -293,6 +298,16 @@ fn more_descriptors(connections: usize) {
     if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < enough) {
         tracing::warn!(files, connections, "the limit of open files is too low for so many connections (ulimit -n)");
     }
+}
+
+/// Says at the start by which proxy of the environment the upstream is reached.
+fn tell_proxy(upstream: &HttpOrigin) -> anyhow::Result<()> {
+    let url = url::Url::parse(&upstream.to_string()).with_context(|| format!("the address {upstream}"))?;
+    let proxy = HttpProxyRules::of_process().proxy_for(&url);
+    if let Some(proxy) = proxy.with_context(|| format!("reaching {upstream}"))? {
+        tracing::info!(%upstream, %proxy, "the upstream is reached through the proxy of the environment");
+    }
+    Ok(())
 }
 
 /// The upstream's certificates are those of the system and of `certs.d`, as podman would find them.

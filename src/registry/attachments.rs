@@ -52,7 +52,7 @@ impl RegistryClient {
         let tag = Tag::parse(&tag).map_err(|e| failed(e.to_string()))?;
         let manifest = match self.manifest(repository, Selector::Tag(&tag)).await {
             Ok(manifest) => manifest,
-            Err(e) if e.is_not_found() => return Ok(Vec::new()),
+            Err(e) if e.refusal().is_some_and(Refusal::is_manifest_unknown) => return Ok(Vec::new()),
             Err(e) => return Err(e),
         };
         if manifest.media_type != OCI_MANIFEST {

@@ -6,11 +6,10 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::go;
 use crate::image::Repository;
 
 use super::helper::{self, HelperError};
@@ -208,7 +207,7 @@ impl AuthEntry {
         if auth.is_empty() {
             return Ok(identity_token.map(|token| Credential { identity_token: Some(token), ..Credential::default() }));
         }
-        let decoded = Zeroizing::new(STANDARD.decode(auth.trim()).map_err(|_| malformed())?);
+        let decoded = Zeroizing::new(go::base64(auth.as_bytes()).map_err(|_| malformed())?);
         let text = std::str::from_utf8(&decoded).map_err(|_| malformed())?;
         let (username, password) = text.split_once(':').ok_or_else(malformed)?;
         let mut credential = Credential::new(username, password.trim_end_matches('\0'));
@@ -269,6 +268,8 @@ async fn read_bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     fn environment(variables: &[(&str, &str)]) -> AuthFiles {
         AuthFiles::from_environment(

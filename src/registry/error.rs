@@ -23,8 +23,32 @@ const WORDS_LIMIT: usize = 300;
 pub struct Refusal {
     status: StatusCode,
     code: Option<String>,
+    is_manifest_unknown: bool,
     text: String,
 }
+
+/// The codes of the distribution specification. Go's library takes every other code for `UNKNOWN`.
+const KNOWN_CODES: [&str; 19] = [
+    "UNSUPPORTED",
+    "UNAUTHORIZED",
+    "DENIED",
+    "UNAVAILABLE",
+    "TOOMANYREQUESTS",
+    "DIGEST_INVALID",
+    "SIZE_INVALID",
+    "RANGE_INVALID",
+    "NAME_INVALID",
+    "TAG_INVALID",
+    "NAME_UNKNOWN",
+    "MANIFEST_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNVERIFIED",
+    "MANIFEST_BLOB_UNKNOWN",
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "PAGINATION_NUMBER_INVALID",
+];
 
 impl Refusal {
     /// Returns the HTTP status.
@@ -38,10 +62,22 @@ impl Refusal {
         self.code.as_deref()
     }
 
+    /// Tells whether clients take the answer for an absent manifest, which for an attachment means that there is
+    /// none: the code `MANIFEST_UNKNOWN`, an unknown code with "not found" in the message, or 404 without the error
+    /// form. Any other 404 fails the pull (`isManifestUnknownError` of containers/image).
+    pub fn is_manifest_unknown(&self) -> bool {
+        self.is_manifest_unknown
+    }
+
     pub(super) fn of(answer: &Answer) -> Self {
         #[derive(Deserialize)]
         struct Body {
             errors: Vec<Entry>,
+        }
+        /// The form of Docker Hub for some errors.
+        #[derive(Deserialize)]
+        struct Details {
+            details: String,
         }
         #[derive(Deserialize)]
         struct Entry {
@@ -51,6 +87,14 @@ impl Refusal {
             message: String,
         }
         let first = serde_json::from_slice::<Body>(&answer.body).ok().and_then(|body| body.errors.into_iter().next());
+        let says_not_found = |message: &str| message.to_lowercase().contains("not found");
+        let details = serde_json::from_slice::<Details>(&answer.body).ok().filter(|body| !body.details.is_empty());
+        let is_manifest_unknown = match (&details, &first) {
+            (Some(body), _) => says_not_found(&body.details),
+            (None, Some(entry)) if KNOWN_CODES.contains(&entry.code.as_str()) => entry.code == "MANIFEST_UNKNOWN",
+            (None, Some(entry)) => says_not_found(&entry.message),
+            (None, None) => answer.status == StatusCode::NOT_FOUND,
+        };
         let (code, text) = match first {
             Some(Entry { code, message }) if !code.is_empty() => {
                 let words = code.to_lowercase().replace('_', " ");
@@ -59,7 +103,7 @@ impl Refusal {
             }
             _ => (None, format!("received unexpected HTTP status: {}", tame(&answer.status_line()))),
         };
-        Self { status: answer.status, code, text }
+        Self { status: answer.status, code, is_manifest_unknown, text }
     }
 }
 

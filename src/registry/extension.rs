@@ -245,15 +245,8 @@ fn integer(value: &RawValue) -> Result<Option<i64>, JsonError> {
 
 /// Go's `[]byte`: standard base64 with padding; line ends inside are passed over.
 fn base64(value: &RawValue) -> Result<Vec<u8>, SignatureListError> {
-    let Some(mut text) = json::string(value)? else { return Ok(Vec::new()) };
-    if text.contains(['\r', '\n']) {
-        text.retain(|c| !matches!(c, '\r' | '\n'));
-    }
-    // Go takes any bits in the last, partly used character; so must we, or a pull fails.
-    let lenient = base64::engine::GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
-    base64::engine::GeneralPurpose::new(&base64::alphabet::STANDARD, lenient)
-        .decode(&text)
-        .map_err(|e| SignatureListError::Base64(e.to_string()))
+    let Some(text) = json::string(value)? else { return Ok(Vec::new()) };
+    go::base64(text.as_bytes()).map_err(|at| SignatureListError::Base64(format!("at byte {at}")))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::PROXY_AUTHORIZATION;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -12,9 +13,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
 
+use super::own_certificate::OwnCertificateVerifier;
 use super::pace::Pace;
-use super::tls::{CertificatesError, ClientIdentity, HostCertificates};
+use super::proxy_connector::{ProxyConnector, proxy_authorization};
+use super::tls::{CertificatesError, HostCertificates};
 
 /// What may go wrong while a body streams.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,7 +38,7 @@ pub fn empty() -> RequestBody {
 /// A pooled HTTP/1.1 and HTTP/2 client; cloning shares the pool.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
-    inner: Client<HttpsConnector<HttpConnector>, RequestBody>,
+    inner: Client<HttpsConnector<ProxyConnector>, RequestBody>,
     /// Kept by whole exchanges; `send` alone does not wait.
     pace: Option<Pace>,
 }
@@ -45,6 +49,9 @@ pub enum HttpSetupError {
     /// rustls refused the configuration.
     #[error("TLS set-up failed: {0}")]
     Tls(#[from] rustls::Error),
+    /// rustls refused the trusted certificates.
+    #[error("TLS set-up failed: {0}")]
+    Verifier(#[from] rustls::client::VerifierBuilderError),
     /// What `certs.d` has for the registry is not usable.
     #[error(transparent)]
     Certificates(#[from] CertificatesError),
@@ -56,19 +63,18 @@ impl HttpClient {
     /// # Errors
     /// [`HttpSetupError`] when rustls refuses the configuration.
     pub fn new(roots: RootCertStore, insecure: bool) -> Result<Self, HttpSetupError> {
-        Self::with_identities(roots, insecure, Vec::new())
+        Self::with_certificates(roots, insecure, HostCertificates::default())
     }
 
-    /// As [`HttpClient::new`], and shows one of `identities` to a server that asks for a client
-    /// certificate: the first that the server's list of authorities and algorithms fits.
-    ///
-    /// # Errors
-    /// [`HttpSetupError`] when rustls refuses the configuration or a private key.
-    pub fn with_identities(
-        roots: RootCertStore,
+    /// As [`HttpClient::new`], and trusts the host's own certificates. It shows one of its identities to a server that
+    /// asks for a client certificate: the first that the server's list of authorities and algorithms fits.
+    fn with_certificates(
+        mut roots: RootCertStore,
         insecure: bool,
-        identities: Vec<ClientIdentity>,
+        certificates: HostCertificates,
     ) -> Result<Self, HttpSetupError> {
+        let HostCertificates { authorities: own, identities } = certificates;
+        roots.add_parsable_certificates(own.iter().cloned());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder =
             rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
@@ -78,8 +84,14 @@ impl HttpClient {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(super::insecure::AcceptAnyCertificate::new(provider)))
                 .with_client_cert_resolver(resolver)
-        } else {
+        } else if own.is_empty() || roots.is_empty() {
             builder.with_root_certificates(roots).with_client_cert_resolver(resolver)
+        } else {
+            let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(OwnCertificateVerifier { webpki, own }))
+                .with_client_cert_resolver(resolver)
         };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -88,10 +100,10 @@ impl HttpClient {
         // A peer that vanished without a word would hold a streaming answer for ever.
         tcp.set_keepalive(Some(std::time::Duration::from_secs(60)));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(tls.clone())
             .https_or_http()
             .enable_http1()
-            .wrap_connector(tcp);
+            .wrap_connector(ProxyConnector::new(tcp, tls));
         let inner = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Ok(Self { inner, pace: None })
     }
@@ -114,12 +126,10 @@ impl HttpClient {
     pub fn for_registry(
         registry: &str,
         directories: &[PathBuf],
-        mut roots: RootCertStore,
+        roots: RootCertStore,
         insecure: bool,
     ) -> Result<Self, HttpSetupError> {
-        let found = HostCertificates::load(directories, registry)?;
-        roots.add_parsable_certificates(found.authorities);
-        Self::with_identities(roots, insecure, found.identities)
+        Self::with_certificates(roots, insecure, HostCertificates::load(directories, registry)?)
     }
 
     /// Sends one request; redirects are not followed.
@@ -128,8 +138,13 @@ impl HttpClient {
     /// The connection's failure; an HTTP status is never an error here.
     pub async fn send(
         &self,
-        request: http::Request<RequestBody>,
+        mut request: http::Request<RequestBody>,
     ) -> Result<http::Response<Incoming>, hyper_util::client::legacy::Error> {
+        // A client's own would be for another proxy.
+        request.headers_mut().remove(PROXY_AUTHORIZATION);
+        if let Some(value) = proxy_authorization(request.uri()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
         self.inner.request(request).await
     }
 }

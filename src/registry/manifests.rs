@@ -96,10 +96,10 @@ impl RegistryClient {
         Ok(FetchedManifest { bytes: answer.body, media_type, digest })
     }
 
-    /// Tells whether a manifest is there (HEAD).
+    /// Tells whether a manifest exists. Asks by HEAD; a registry that refuses that is asked by GET, as clients do.
     ///
     /// # Errors
-    /// [`RegistryError`] for every status but 200 and 404.
+    /// [`RegistryError`] for every status of the last request but 200 and 404.
     pub async fn manifest_exists(
         &self,
         repository: &Repository,
@@ -112,13 +112,21 @@ impl RegistryClient {
         };
         let connection = self.connection(repository.domain()).await?;
         let path = path(repository, selector);
-        let answer = self.call(&connection, &call(Method::HEAD, &path, repository)).await.map_err(failed)?;
+        let mut answer = self.call(&connection, &call(Method::HEAD, &path, repository)).await.map_err(failed)?;
+        if refuses_head(answer.status) {
+            answer = self.call(&connection, &call(Method::GET, &path, repository)).await.map_err(failed)?;
+        }
         match answer.status {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
             _ => Err(failed(Refusal::of(&answer).into())),
         }
     }
+}
+
+/// Tells whether GET may be answered otherwise than HEAD was: some registries refuse HEAD of what GET returns.
+pub fn refuses_head(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 403 | 404 | 405 | 501)
 }
 
 fn path(repository: &Repository, selector: Selector<'_>) -> String {

@@ -83,6 +83,8 @@ pub(super) enum Problem {
     UpstreamTimeout,
     /// The upstream answered with something that decides nothing.
     UpstreamFailing(StatusCode, Option<HeaderValue>),
+    /// The upstream redirects its ping to this origin, which is to be configured instead.
+    UpstreamRedirects(String),
     /// All places for connections or requests are taken.
     Overloaded,
     /// The client has more connections or requests open than one may have.
@@ -134,6 +136,7 @@ impl Problem {
             Self::PassedOn { status, .. } | Self::UpstreamFailing(status, _) => {
                 Some(format!("the upstream registry answered {status}"))
             }
+            Self::UpstreamRedirects(to) => Some(redirects(to)),
             Self::Plainly(problem) => problem.detail(),
             _ => None,
         }
@@ -155,7 +158,7 @@ impl Problem {
             Self::Store(_) | Self::Unfinished(_) => Some(Outcome::StoreFailing),
             Self::UpstreamUnreachable => Some(Outcome::UpstreamUnreachable),
             Self::UpstreamTimeout => Some(Outcome::UpstreamTimeout),
-            Self::UpstreamFailing(..) => Some(Outcome::UpstreamFailing),
+            Self::UpstreamFailing(..) | Self::UpstreamRedirects(_) => Some(Outcome::UpstreamFailing),
             Self::Gate
             | Self::Overloaded
             | Self::Busy
@@ -285,6 +288,7 @@ impl Problem {
                 let status = if is_unavailable { S::SERVICE_UNAVAILABLE } else { S::BAD_GATEWAY };
                 say("upstream-failing", status, "UNAVAILABLE", format!("the upstream registry answered {answered}"))
             }
+            Self::UpstreamRedirects(to) => say("upstream-redirects", S::BAD_GATEWAY, "UNAVAILABLE", redirects(to)),
             Self::Overloaded => row("overloaded", S::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the server is busy"),
             Self::TooManyRequests => row("too-many-requests", S::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", TOO_MANY),
             Self::Malformed(what) => {
@@ -330,6 +334,10 @@ const CONDITION: &str = "the number has other bytes than the condition wants; no
 const ELSEWHERE: &str =
     "what is shown at this release address lies in repositories below it and can be changed only there";
 const UNRECORDED: &str = "the server cannot write its audit log, so it changes nothing; its log says why";
+
+fn redirects(to: &str) -> String {
+    format!("the upstream registry redirects /v2/ to {to}; set `upstream` to that address")
+}
 
 /// Cuts a text after so many characters.
 pub(super) fn shorten(text: &str, most: usize) -> String {
@@ -392,6 +400,7 @@ mod tests {
             (Problem::UpstreamTimeout, 504, "UNAVAILABLE", true),
             (Problem::UpstreamFailing(StatusCode::INTERNAL_SERVER_ERROR, None), 502, "UNAVAILABLE", true),
             (Problem::UpstreamFailing(StatusCode::SERVICE_UNAVAILABLE, None), 503, "UNAVAILABLE", true),
+            (Problem::UpstreamRedirects("https://x".to_owned()), 502, "UNAVAILABLE", true),
             (Problem::Overloaded, 503, "UNAVAILABLE", true),
             (Problem::TooManyRequests, 429, "TOOMANYREQUESTS", true),
             (Problem::Busy, 503, "UNAVAILABLE", true),

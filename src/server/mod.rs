@@ -320,6 +320,11 @@ impl App {
                 scoped_token::unwrap(request.headers_mut(), &site.tag);
                 proxy::forward(&site.upstream, request, &caller).await
             }
+            _ if let Some(site) = host.handed_out(request.uri().path()) => {
+                *face = Face::Proxy;
+                scoped_token::unwrap(request.headers_mut(), &site.tag);
+                proxy::forward(&site.upstream, request, &caller).await
+            }
             _ => Err(Problem::NoSuchAddress(ErrorFormat::Plain)),
         }
     }
@@ -442,6 +447,11 @@ impl App {
         let registries = if host.has_paths() { state.registries.path_registries() } else { Vec::new() };
         let below = registries.iter().map(|site| (&*site.name, &site.prefix)).collect::<Vec<_>>();
         Ok(index_page::serve(&host.client(request.headers(), from), host.site.is_some(), prefix, &below))
+    }
+
+    /// Asks the store and the registries once, so that the log of the start says what is wrong with them.
+    pub async fn probe(&self) {
+        self.0.health.report().await;
     }
 
     /// From now on `/readyz` says that the server is about to go, so that load balancers look

@@ -137,6 +137,15 @@ impl<'a> HostRegistries<'a> {
         if self.default { self.registries.paths.get(component) } else { None }
     }
 
+    /// Finds the registry that has sent a client to this path outside of `/v2/`. None if two have: the credentials of
+    /// one are not for the other.
+    pub(super) fn handed_out(&self, path: &str) -> Option<&'a Arc<Registry>> {
+        let paths = self.default.then(|| self.registries.paths.values()).into_iter().flatten();
+        let mut found = self.site.into_iter().chain(paths).filter(|site| site.upstream.has_handed_out(path));
+        let first = found.next()?;
+        found.all(|other| Arc::ptr_eq(other, first)).then_some(first)
+    }
+
     /// Tells whether paths behind this door may begin with a registry's name.
     pub(super) fn has_paths(&self) -> bool {
         self.default && !self.registries.paths.is_empty()

@@ -12,6 +12,8 @@ use object_store::prefix::PrefixStore;
 use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 
+use crate::host::HttpProxyRules;
+
 use super::backend::Backend;
 use super::error::StoreError;
 use super::layout::StorePath;
@@ -193,7 +195,34 @@ fn s3(bucket: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, Stri
             builder = builder.with_allow_http(true);
         }
     }
+    if builder.get_config_value(&client(ClientConfigKey::ProxyUrl)).is_none() {
+        let server = keys.iter().find_map(|key| builder.get_config_value(key));
+        for (key, value) in proxy_settings(server.as_deref().unwrap_or("https://s3.amazonaws.com"))? {
+            builder = builder.with_config(client(key), value);
+        }
+    }
     Ok(Arc::new(builder.build().map_err(|error| describe(&error))?))
+}
+
+/// The settings by which object_store uses the proxy that Go's rules choose for `server`, and no other: by itself it
+/// reads the environment in its own way.
+fn proxy_settings(server: &str) -> Result<[(ClientConfigKey, String); 2], String> {
+    let url = Url::parse(server).map_err(|error| format!("the address of the bucket's server is no URL: {error}"))?;
+    let proxy = HttpProxyRules::of_process().proxy_for(&url).map_err(|error| error.to_string())?;
+    let (address, excluded) = match proxy {
+        Some(proxy) => {
+            let mut address = Url::parse(&proxy.to_string()).map_err(|error| error.to_string())?;
+            if let Some((user, password)) = proxy.credentials() {
+                // Both fail only for URLs without a host, which a proxy's has.
+                let _ = address.set_username(user);
+                let _ = address.set_password(Some(password));
+            }
+            (String::from(address), String::new())
+        }
+        // Everything is excluded from a proxy that is never used, and so no other is looked for.
+        None => ("http://127.0.0.1:9".to_owned(), "*,0.0.0.0/0,::/0".to_owned()),
+    };
+    Ok([(ClientConfigKey::ProxyUrl, address), (ClientConfigKey::ProxyExcludes, excluded)])
 }
 
 /// The environment, and over it what the options say. Empty values count as unset.
@@ -218,6 +247,9 @@ fn google(bucket: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, 
             builder = builder.with_config(key, value);
         }
     }
+    for (key, value) in proxy_settings("https://storage.googleapis.com")? {
+        builder = builder.with_config(client(key), value);
+    }
     let store =
         builder.with_bucket_name(bucket).with_retry(retries(options)).build().map_err(|error| describe(&error))?;
     Ok(Arc::new(store))
@@ -239,6 +271,10 @@ fn azure(container: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>
         if let Ok(key) = name.to_ascii_lowercase().parse::<AzureConfigKey>() {
             builder = builder.with_config(key, value);
         }
+    }
+    let server = builder.get_config_value(&AzureConfigKey::Endpoint);
+    for (key, value) in proxy_settings(server.as_deref().unwrap_or("https://blob.core.windows.net"))? {
+        builder = builder.with_config(client(key), value);
     }
     let store = builder
         .with_container_name(container)

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+
+use crate::go;
 
 /// The most roles of one snapshot; notary has one for each signer.
 const ROLES_LIMIT: usize = 4096;
@@ -135,7 +135,7 @@ impl Metadata {
 
 fn sha256(entry: &Entry) -> Option<String> {
     let text = entry.hashes.as_ref()?.get("sha256")?.as_ref()?;
-    let hash = STANDARD.decode(text).ok()?;
+    let hash = go::base64(text.as_bytes()).ok()?;
     (hash.len() == 32).then(|| hex::encode(hash))
 }
 
@@ -151,6 +151,8 @@ pub(super) fn is_role(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
     #[test]

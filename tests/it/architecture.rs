@@ -51,7 +51,7 @@ const RUNS_APPLICATION: [&str; 2] = ["listener", "operations"];
 const RESERVED: [(&str, &[&str]); 9] = [
     ("sequoia_openpgp", &["openpgp"]),
     ("webpki::", &["sigstore", "timestamp"]),
-    ("x509_cert", &["sigstore", "server", "timestamp"]),
+    ("x509_cert", &["sigstore", "server", "timestamp", "registry"]),
     ("object_store", &["store"]),
     ("hyper::server", &["server"]),
     ("hyper_util::server", &["server"]),

@@ -30,6 +30,7 @@ mod half_written;
 mod hostile;
 mod hostile_bodies;
 mod hsm;
+mod http_proxy;
 mod lookaside;
 mod lookaside_write;
 mod names;

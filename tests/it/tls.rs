@@ -234,8 +234,16 @@ fn open_requests_of_http2_are_finished() {
     let url = format!("http://{}", slow.local_addr().unwrap());
     let (asked, came) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let (mut stream, _) = slow.accept().unwrap();
-        let _ = stream.read(&mut [0; 4096]);
+        let mut stream = loop {
+            let (mut stream, _) = slow.accept().unwrap();
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).unwrap_or(0);
+            if !String::from_utf8_lossy(&head[..length]).contains("countersign/") {
+                break stream;
+            }
+            // The server's own question at its start.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        };
         asked.send(()).unwrap();
         std::thread::sleep(Duration::from_millis(700));
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").unwrap();

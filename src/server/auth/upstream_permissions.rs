@@ -16,8 +16,9 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use crate::config::ServerConfig;
-use crate::image::Digest;
+use crate::image::{Digest, MANIFEST_LIMIT, manifest_digest};
 use crate::metrics::{self, AccessVerdict, Right};
+use crate::registry::refuses_head;
 use crate::server::auth::token_lifetime;
 use crate::server::caller::Caller;
 use crate::server::error::Problem;
@@ -35,6 +36,9 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
 const REMEMBERED: u64 = 100_000;
 /// How much of the upstream's own words is handed on with a refusal.
 const WORDS_LIMIT: usize = 16 * 1024;
+
+/// A response to the question for a manifest; its body, if it was asked by GET and is none.
+type ManifestAnswer = Response<Option<Incoming>>;
 
 /// How many redirects to a manifest are followed.
 const REDIRECTS: usize = 5;
@@ -164,10 +168,10 @@ impl UpstreamPermissions {
         caller: &Caller,
     ) -> Result<ManifestState, Problem> {
         let path = format!("/v2/{name}/manifests/{digest}");
-        let mut answer = self.ask_about(&path, name, headers, caller).await?;
+        let mut answer = self.ask_about(&path, (name, digest), headers, caller).await?;
         let redirected = answer.status().is_redirection();
         if redirected {
-            answer = self.follow(&path, answer, (name, headers), caller).await?;
+            answer = self.follow(&path, answer, (name, digest), headers, caller).await?;
         }
         match answer.status() {
             StatusCode::OK if redirected && !is_manifest(answer.headers()) => {
@@ -184,19 +188,55 @@ impl UpstreamPermissions {
         }
     }
 
-    /// Asks about a manifest at a path of the upstream's.
+    /// Asks about a manifest at a path of the upstream's: by HEAD, and by GET where the registry refuses that.
     async fn ask_about(
         &self,
+        path_and_query: &str,
+        (name, digest): (&str, &Digest),
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<ManifestAnswer, Problem> {
+        let answer = self.ask_by(Method::HEAD, path_and_query, name, headers, caller).await?;
+        if !refuses_head(answer.status()) {
+            return Ok(answer.map(|_| None));
+        }
+        let answer = self.ask_by(Method::GET, path_and_query, name, headers, caller).await?;
+        self.received(answer, digest).await
+    }
+
+    /// Reads the manifest in a response to GET. A registry that refuses HEAD and answers everything by 200, such as a
+    /// web server with one page, grants nothing: the bytes must be the manifest's.
+    async fn received(&self, answer: Response<Incoming>, digest: &Digest) -> Result<ManifestAnswer, Problem> {
+        let (head, body) = answer.into_parts();
+        if head.status != StatusCode::OK {
+            return Ok(Response::from_parts(head, Some(body)));
+        }
+        let read = tokio::time::timeout(self.timeout, Limited::new(body, MANIFEST_LIMIT).collect()).await;
+        let bytes = match read {
+            Ok(Ok(collected)) => collected.to_bytes(),
+            Ok(Err(_)) => return Err(Problem::UpstreamUnreachable),
+            Err(_) => return Err(Problem::UpstreamTimeout),
+        };
+        if digest.matches(&bytes) || manifest_digest(&bytes).is_ok_and(|found| found == *digest) {
+            return Ok(Response::from_parts(head, None));
+        }
+        tracing::warn!(upstream = %self.upstream.origin, %digest, "the upstream answers with something else than the manifest");
+        Err(Problem::UpstreamFailing(StatusCode::OK, None))
+    }
+
+    async fn ask_by(
+        &self,
+        method: Method,
         path_and_query: &str,
         name: &str,
         headers: &HeaderMap,
         caller: &Caller,
     ) -> Result<Response<Incoming>, Problem> {
         if !caller.own {
-            let question = self.upstream.question(Method::HEAD, path_and_query, headers, caller.id)?;
+            let question = self.upstream.question(method, path_and_query, headers, caller.id)?;
             return self.ask(accepting_manifests(question)).await;
         }
-        let question = accepting_manifests(self.upstream.own_request(Method::HEAD, path_and_query, caller.id)?);
+        let question = accepting_manifests(self.upstream.own_request(method, path_and_query, caller.id)?);
         let sent = self.upstream.send_own(question, name, caller.id);
         tokio::time::timeout(self.timeout, sent).await.unwrap_or(Err(Problem::UpstreamTimeout))
     }
@@ -208,10 +248,11 @@ impl UpstreamPermissions {
     async fn follow(
         &self,
         path: &str,
-        mut answer: Response<Incoming>,
-        (name, headers): (&str, &HeaderMap),
+        mut answer: ManifestAnswer,
+        (name, digest): (&str, &Digest),
+        headers: &HeaderMap,
         caller: &Caller,
-    ) -> Result<Response<Incoming>, Problem> {
+    ) -> Result<ManifestAnswer, Problem> {
         let mut at = self.upstream.url(path)?;
         for _ in 0..REDIRECTS {
             let failing = Problem::UpstreamFailing(answer.status(), None);
@@ -228,8 +269,16 @@ impl UpstreamPermissions {
                 return Err(failing);
             }
             answer = match own {
-                Some(path) => self.ask_about(&path, name, headers, caller).await?,
-                None => self.ask(accepting_manifests(Upstream::elsewhere(Method::HEAD, &next, caller.id)?)).await?,
+                Some(path) => self.ask_about(&path, (name, digest), headers, caller).await?,
+                None => {
+                    let elsewhere = |method| Upstream::elsewhere(method, &next, caller.id).map(accepting_manifests);
+                    let answer = self.ask(elsewhere(Method::HEAD)?).await?;
+                    if refuses_head(answer.status()) {
+                        self.received(self.ask(elsewhere(Method::GET)?).await?, digest).await?
+                    } else {
+                        answer.map(|_| None)
+                    }
+                }
             };
             if !answer.status().is_redirection() {
                 return Ok(answer);
@@ -270,7 +319,7 @@ impl UpstreamPermissions {
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Err(Problem::Denied(
                     "the upstream registry takes no uploads to this repository, so no signatures either".to_owned(),
                 )),
-                _ => Err(access.refusal(answer, (&Method::POST, &path), &caller).await),
+                _ => Err(access.refusal(answer.map(Some), (&Method::POST, &path), &caller).await),
             }
         });
         let asked = asked.await.unwrap_or(Err(Problem::Internal));
@@ -300,7 +349,7 @@ impl UpstreamPermissions {
     }
 
     /// Turns an upstream's answer that grants nothing into what the caller is told.
-    async fn refusal(&self, answer: Response<Incoming>, (method, path): (&Method, &str), caller: &Caller) -> Problem {
+    async fn refusal(&self, answer: ManifestAnswer, (method, path): (&Method, &str), caller: &Caller) -> Problem {
         let (mut head, body) = answer.into_parts();
         let status = head.status;
         match status {
@@ -318,7 +367,10 @@ impl UpstreamPermissions {
                         headers.append(name.clone(), value.clone());
                     }
                 }
-                let body = if is_json { self.words(body).await } else { None };
+                let body = match body.filter(|_| is_json) {
+                    Some(body) => self.words(body).await,
+                    None => None,
+                };
                 Problem::PassedOn { status, headers: Box::new(headers), body }
             }
             _ => {

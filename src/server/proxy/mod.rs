@@ -5,6 +5,7 @@
 
 pub(super) mod token_endpoint;
 
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 
 use crate::server::caller::Caller;
@@ -28,9 +29,17 @@ pub(super) async fn forward(
         return Err(Problem::Method(ErrorFormat::Registry, METHODS));
     }
     let (parts, body) = request.into_parts();
+    let is_ping = matches!(parts.uri.path(), "/v2" | "/v2/") && matches!(parts.method, Method::GET | Method::HEAD);
     let pulled = if caller.own { route::pulled(parts.uri.path()) } else { None };
     let answer = match pulled {
         Some(repository) => upstream.send_own(upstream.own_pull(&parts, caller.id)?, repository, caller.id).await?,
+        // A client that follows a redirect of the ping leaves us, and loses the signatures without a word.
+        None if is_ping => {
+            let mut ping = upstream.forwarded(&parts, caller)?;
+            // A ping has no body; what a client sends with it is dropped.
+            ping.headers.remove(CONTENT_LENGTH);
+            upstream.send_ping(ping).await?
+        }
         None => upstream.send(upstream.forwarded(&parts, caller)?, upstream::Body::Stream(body)).await?,
     };
     let (mut head, body) = answer.into_parts();

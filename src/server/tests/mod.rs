@@ -8,6 +8,7 @@ mod listener;
 mod lookaside;
 mod permit;
 mod proxy;
+mod redirects;
 mod registries;
 mod release_questions;
 mod store_scope;

@@ -143,7 +143,7 @@ async fn a_registry_that_knows_nobody_names_nobody() {
     let fake = Fake::start(|request| async move {
         match request.method().as_str() {
             "POST" => respond(202, &[("location", "/v2/x/blobs/uploads/1")], ""),
-            "HEAD" => respond(404, &[], ""),
+            _ if request.uri().path().contains("/manifests/") => respond(404, &[], ""),
             _ => respond(200, &[], ""),
         }
     })

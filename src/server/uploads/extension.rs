@@ -6,13 +6,12 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
 use http::{HeaderValue, Request, StatusCode};
 
 use crate::config::ServerConfig;
+use crate::go;
 use crate::image::Digest;
 use crate::json::{self, JsonError};
 use crate::registry::http::BoxError;
@@ -206,8 +205,8 @@ pub(crate) enum UploadError {
     OtherDigest(Digest),
     #[error("content is missing")]
     NoContent,
-    #[error("content is no padded standard base64: {0}")]
-    Base64(#[source] base64::DecodeError),
+    #[error("content is no padded standard base64: illegal data at byte {0}")]
+    Base64(usize),
     #[error(transparent)]
     Message(#[from] MessageError),
 }
@@ -239,7 +238,7 @@ pub(crate) fn parse(body: &[u8], digest: &Digest) -> Result<SignatureMessage, Up
     }
     check_name(&name.ok_or(UploadError::NoName)?, digest)?;
     let content = content.filter(|c| !c.is_empty()).ok_or(UploadError::NoContent)?;
-    let blob = Bytes::from(STANDARD.decode(content).map_err(UploadError::Base64)?);
+    let blob = Bytes::from(go::base64(content.as_bytes()).map_err(UploadError::Base64)?);
     Ok(SignatureMessage::parse(&blob)?)
 }
 
@@ -259,6 +258,8 @@ fn check_name(name: &str, digest: &Digest) -> Result<(), UploadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
     fn digest() -> Digest {

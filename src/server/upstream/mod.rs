@@ -9,6 +9,7 @@ pub(super) mod scoped_token;
 pub(super) mod server_credentials;
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -22,13 +23,22 @@ use hyper::body::Incoming;
 use crate::config::{HttpOrigin, Scheme, SiteConfig};
 use crate::metrics::{self, Direction, UpstreamMetrics, UpstreamOutcome};
 use crate::registry::http::{HttpClient, RequestBody, empty, full};
-use crate::registry::{RegistryClient, challenges};
+use crate::registry::{RegistryClient, announces_signatures, challenges};
 use crate::server::caller::Caller;
 use crate::server::error::Problem;
 use crate::server::listener::request_body::{ClientBody, ClientBodyError};
 use crate::server::upstream::ping::PingCache;
 use crate::server::upstream::rewrite::Endpoints;
 use crate::server::upstream::server_credentials::ServerCredentials;
+
+/// How many redirects of a ping are followed.
+const PING_REDIRECTS: usize = 5;
+/// How long a path is remembered that the upstream named: as long as the longest upload session in use.
+const HANDED_OUT_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How many bytes of such paths are remembered.
+const HANDED_OUT_BYTES: u64 = 16 * 1024 * 1024;
+/// Headers that speak of the upstream's own connection and name, not of ours.
+const UPSTREAM_ONLY: [&str; 2] = ["alt-svc", "strict-transport-security"];
 
 /// The registry behind us.
 #[derive(Debug)]
@@ -42,8 +52,12 @@ pub(super) struct Upstream {
     pub(super) silence: Duration,
     pub(super) question_time: Duration,
     pub(super) ping: PingCache,
+    /// Paths outside `/v2/` to which the upstream has sent clients.
+    handed_out: HandedOutPaths,
     pub(super) own: Option<ServerCredentials>,
     counts: Arc<UpstreamMetrics>,
+    /// The operator was warned that the upstream has the signature extension.
+    has_extension: AtomicBool,
 }
 
 impl Upstream {
@@ -62,8 +76,10 @@ impl Upstream {
         Some(Self {
             http,
             counts: UpstreamMetrics::of(origin.authority()),
+            has_extension: AtomicBool::new(false),
             origin,
             ping: PingCache::default(),
+            handed_out: HandedOutPaths::default(),
             own,
             keep_host: config.upstream_keep_host,
             public: config.public_url.clone(),
@@ -99,13 +115,83 @@ impl Upstream {
         url::Url::parse(&format!("{}{path}", self.origin)).map_err(broken)
     }
 
-    /// Asks whether it answers at all; any HTTP answer will do. The error is for the operator.
+    /// Asks whether it answers as a registry: only 200 and 401 are answers to a ping. The error is for the operator.
     pub(super) async fn reach(&self, id: u64) -> Result<(), String> {
         let ping = self.own_request(Method::GET, "/v2/", id).map_err(|problem| problem.kind().to_owned())?;
-        match self.send(ping, Body::Empty).await {
-            Ok(_) => Ok(()),
+        match self.send_ping(ping).await {
+            Ok(answer) if matches!(answer.status(), StatusCode::OK | StatusCode::UNAUTHORIZED) => {
+                self.note_extension(answer.headers());
+                Ok(())
+            }
+            Ok(answer) => Err(format!("it answers {} to the ping /v2/, so it is no registry", answer.status())),
             Err(Problem::UpstreamTimeout) => Err("it does not answer in time".to_owned()),
+            Err(problem @ Problem::UpstreamRedirects(_)) => Err(problem.detail().unwrap_or_default()),
             Err(_) => Err("it cannot be reached; the log says why".to_owned()),
+        }
+    }
+
+    /// Sends a ping. Redirects are followed on the upstream's own origin only.
+    ///
+    /// # Errors
+    /// [`Problem::UpstreamRedirects`] for a redirect to another origin, and what [`Upstream::send`] returns.
+    pub(super) async fn send_ping(&self, ping: Parts) -> Result<Response<Incoming>, Problem> {
+        let mut at = self.url(ping.uri.path())?;
+        let mut next = ping.clone();
+        for _ in 0..PING_REDIRECTS {
+            let answer = self.send(next, Body::Empty).await?;
+            if !answer.status().is_redirection() {
+                return Ok(answer);
+            }
+            let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+            let Some(url) = location.and_then(|location| at.join(location).ok()) else { return Ok(answer) };
+            let same_origin = url.origin() == at.origin();
+            let Some(path) = self.own_path(url.as_str()).filter(|_| same_origin) else {
+                return Err(self.redirected(&url));
+            };
+            next = ping.clone();
+            next.uri = self.uri(&path)?;
+            at = url;
+        }
+        Err(self.redirected(&at))
+    }
+
+    /// Says which address to configure instead of one that redirects.
+    fn redirected(&self, to: &url::Url) -> Problem {
+        let to = match self.origin.host() {
+            "docker.io" | "index.docker.io" => "https://registry-1.docker.io".to_owned(),
+            _ => to.origin().ascii_serialization(),
+        };
+        tracing::warn!(
+            upstream = %self.origin, to,
+            "the upstream redirects its ping /v2/ to another address; set `upstream` to that address"
+        );
+        Problem::UpstreamRedirects(to)
+    }
+
+    /// Warns once of an upstream that has the signature extension itself.
+    pub(super) fn note_extension(&self, headers: &HeaderMap) {
+        if announces_signatures(headers) && !self.has_extension.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                upstream = %self.origin,
+                "the upstream registry has the signature extension itself; clients of this server see the signatures of \
+                 this server's store only"
+            );
+        }
+    }
+
+    /// Tells whether the upstream has sent a client to this path, which lies outside `/v2/`.
+    pub(super) fn has_handed_out(&self, path: &str) -> bool {
+        self.handed_out.0.contains_key(path)
+    }
+
+    /// Remembers the paths outside `/v2/` to which a response sends the client: Google's registries keep blobs and
+    /// uploads there. Nothing else of the upstream is reachable through this server.
+    fn hand_out(&self, headers: &HeaderMap) {
+        for location in headers.get_all(LOCATION).iter().filter_map(|location| location.to_str().ok()) {
+            let path = location.split(['?', '#']).next().unwrap_or_default();
+            if path.starts_with('/') && !path.starts_with("//") && !crate::server::route::is_below_v2(path) {
+                self.handed_out.0.insert(path.to_owned(), ());
+            }
         }
     }
 
@@ -169,10 +255,14 @@ impl Upstream {
     /// token endpoints of the upstream that its challenges name.
     pub(super) fn polish(&self, answer: &mut response::Parts, caller: &Caller) -> Vec<String> {
         rewrite::strip_hop_by_hop(&mut answer.headers);
+        for name in UPSTREAM_ONLY {
+            answer.headers.remove(name);
+        }
         answer.version = http::Version::HTTP_11;
         let endpoints = Endpoints { upstream: &self.origin, client: &caller.client };
         let below = caller.below.as_deref();
         replace(&mut answer.headers, &LOCATION, |value| repository_names::location(value, endpoints, below));
+        self.hand_out(&answer.headers);
         replace(&mut answer.headers, &LINK, |value| repository_names::link(value, endpoints, below));
         if answer.headers.contains_key(WWW_AUTHENTICATE) {
             if caller.fronted {
@@ -225,7 +315,7 @@ impl Upstream {
     /// Its refusal, or its failure.
     pub(super) async fn check(&self, headers: &HeaderMap, id: u64) -> Result<(), Problem> {
         let ping = self.question(Method::GET, "/v2/", headers, id)?;
-        let sent = tokio::time::timeout(self.question_time, self.send(ping, Body::Empty)).await;
+        let sent = tokio::time::timeout(self.question_time, self.send_ping(ping)).await;
         match sent.unwrap_or(Err(Problem::UpstreamTimeout))?.status() {
             StatusCode::OK => Ok(()),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) => {
@@ -233,6 +323,18 @@ impl Upstream {
             }
             status => Err(Problem::UpstreamFailing(status, None)),
         }
+    }
+}
+
+/// Paths that a response of the upstream named, for some time.
+#[derive(Debug)]
+struct HandedOutPaths(moka::sync::Cache<String, ()>);
+
+impl Default for HandedOutPaths {
+    fn default() -> Self {
+        let weight = |path: &String, (): &()| u32::try_from(path.len()).unwrap_or(u32::MAX);
+        let cache = moka::sync::Cache::builder().max_capacity(HANDED_OUT_BYTES).weigher(weight);
+        Self(cache.time_to_idle(HANDED_OUT_LIFE).build())
     }
 }
 

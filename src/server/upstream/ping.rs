@@ -97,8 +97,14 @@ impl Upstream {
         if request.method == Method::POST {
             request.headers.insert(http::header::CONTENT_LENGTH, http::HeaderValue::from(0));
         }
-        let sent = tokio::time::timeout(self.question_time, self.send(request, Body::Empty));
+        let is_ping = path == "/v2/";
+        let sent =
+            async { if is_ping { self.send_ping(request).await } else { self.send(request, Body::Empty).await } };
+        let sent = tokio::time::timeout(self.question_time, sent);
         let answer = sent.await.unwrap_or(Err(Problem::UpstreamTimeout))?;
+        if is_ping {
+            self.note_extension(answer.headers());
+        }
         match answer.status() {
             StatusCode::OK => Ok(Vec::new()),
             StatusCode::UNAUTHORIZED => Ok(self.believe(answer.headers())),
