@@ -40,8 +40,6 @@ Exit codes: 0 a client accepts the image; 1 it does not, and the findings say wh
 
 impl Doctor {
     pub async fn run(self, format: Format) -> anyhow::Result<Answer> {
-        let image =
-            ImageReference::parse(&self.reference).with_context(|| format!("image name {:?}", self.reference))?;
         let host = &self.sources.host;
         let platform = self.sources.subject.platform();
         let environment = Environment::from_process();
@@ -53,6 +51,10 @@ impl Doctor {
             environment: environment.clone(),
         };
         let registries_conf = Configuration::load(&search);
+        let short_name = registries_conf.as_ref().ok().and_then(|conf| conf.resolve_short_name(&self.reference));
+        let name = short_name.as_ref().map_or(&self.reference, |short_name| &short_name.full);
+        let image = ImageReference::parse(name).with_context(|| format!("image name {name:?}"))?;
+        let short_name = short_name.map(|short_name| (self.reference.clone(), short_name));
         let walk = Walk {
             paths: paths(&environment, host, policy.as_ref().ok(), self.registries_conf.as_deref()),
             policy,
@@ -64,6 +66,7 @@ impl Doctor {
             given: self.sources.given()?,
             platform,
             image,
+            short_name,
         };
         let report = walk.run().await;
         output::result(format, &lines(&report), &report)?;

@@ -20,6 +20,9 @@ pub struct Verdict {
     pub scope: String,
     /// Why it was rejected.
     pub reason: Option<String>,
+    /// Which requirement rejected it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_requirement: Option<FailedRequirement>,
     /// The file that the policy was read from.
     pub policy: String,
     /// The types of the requirements that applied.
@@ -38,6 +41,18 @@ pub struct Verdict {
     pub warnings: Vec<String>,
 }
 
+/// The requirement of a list that rejected an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FailedRequirement {
+    /// Its number in the list, from 1.
+    pub number: usize,
+    /// How many the list has; all must be fulfilled.
+    pub of: usize,
+    /// `signedBy`, `sigstoreSigned`, …
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+}
+
 /// What came of one instance of a list.
 #[derive(Debug, Serialize)]
 pub struct InstanceVerdict {
@@ -49,6 +64,9 @@ pub struct InstanceVerdict {
     pub decision: &'static str,
     /// Why it was rejected.
     pub reason: Option<String>,
+    /// Which requirement rejected it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_requirement: Option<FailedRequirement>,
     /// What came of each of its signatures.
     pub signatures: Vec<SignatureStanding>,
 }
@@ -116,6 +134,7 @@ impl Verdict {
             digest: None,
             decision: word(false),
             reason: None,
+            failed_requirement: None,
             list: None,
             platform: None,
             instances: None,
@@ -127,8 +146,8 @@ impl Verdict {
     /// Puts what came of the one manifest that counts into the verdict.
     #[must_use]
     pub fn about(self, judged: InstanceVerdict) -> Self {
-        let InstanceVerdict { digest, platform, decision, reason, signatures } = judged;
-        Self { digest, platform, decision, reason, signatures, ..self }
+        let InstanceVerdict { digest, platform, decision, reason, failed_requirement, signatures } = judged;
+        Self { digest, platform, decision, reason, failed_requirement, signatures, ..self }
     }
 
     /// Puts what came of all instances of a list into the verdict: one that is rejected rejects all.
@@ -137,8 +156,9 @@ impl Verdict {
         let rejected = instances.iter().find(|instance| instance.decision != word(true));
         let decision = word(rejected.is_none());
         let reason = rejected.and_then(|instance| instance.reason.clone());
+        let failed_requirement = rejected.and_then(|instance| instance.failed_requirement.clone());
         let signatures = instances.iter().flat_map(|instance| instance.signatures.clone()).collect();
-        Self { digest: list, decision, reason, signatures, instances: Some(instances), ..self }
+        Self { digest: list, decision, reason, failed_requirement, signatures, instances: Some(instances), ..self }
     }
 
     /// Puts it into words.
@@ -157,6 +177,10 @@ impl Verdict {
         lines.push(format!("  policy  {policy}, scope {scope}: {}", self.requirements.join(", ")));
         if let Some(reason) = self.reason.as_ref().filter(|_| self.instances.is_none()) {
             lines.push(format!("  reason  {reason}"));
+            lines.extend(self.failed_requirement.iter().filter(|failed| failed.of > 1).map(|failed| {
+                let FailedRequirement { number, of, kind } = failed;
+                format!("          by requirement {number} of {of}, {kind}; an image must fulfil all of them")
+            }));
         }
         lines.extend(self.warnings.iter().map(|warning| format!("  warning {warning}")));
         match &self.instances {

@@ -6,7 +6,7 @@ use clap::Args;
 use super::output::{self, Answer, Format};
 use super::sources::{Desk, SourceArgs};
 use super::subject::{Scope, Subject};
-use super::verdict::{InstanceVerdict, Verdict, word};
+use super::verdict::{FailedRequirement, InstanceVerdict, Verdict, word};
 use crate::image::{ImageReference, manifest_digest};
 use crate::lookup::{LookupError, OpenPgp};
 use crate::policy::{self, Decision, Image, ManifestEvidence, Options, Policy, SignatureBlob, Signatures};
@@ -122,6 +122,7 @@ impl Court {
                 platform,
                 decision: word(false),
                 reason: Some(reason),
+                failed_requirement: None,
                 signatures: Vec::new(),
             };
             return Ok(Judged { verdict, blobs: Vec::new(), unread: None });
@@ -153,7 +154,12 @@ impl Court {
         }
         let options = Options { require_signed: self.require_signed, decision_only: false };
         let decision = policy::decide(&self.policy, &image, signatures, &self.mechanism, options);
-        let Decision { mut accepted, reason, signatures, .. } = decision;
+        let Decision { mut accepted, reason, failed, signatures, .. } = decision;
+        let (_, requirements) = self.policy.docker_requirements(self.reference.as_reference());
+        let failed_requirement = failed.and_then(|number| {
+            let kind = requirements.get(number)?.type_name();
+            Some(FailedRequirement { number: number + 1, of: requirements.len(), kind })
+        });
         let mut reason = reason.map(|reason| reason.to_string());
         // A policy that looks at no signature does not look at the manifest either; a pull does.
         let named = self.reference.as_reference().digest().filter(|named| !taken && digest.as_ref() != Some(*named));
@@ -162,7 +168,8 @@ impl Court {
             reason = Some(format!("Manifest does not match provided manifest digest {named}"));
         }
         let signatures = signatures.into_iter().map(Into::into).collect();
-        let verdict = InstanceVerdict { digest, platform, decision: word(accepted), reason, signatures };
+        let verdict =
+            InstanceVerdict { digest, platform, decision: word(accepted), reason, failed_requirement, signatures };
         let (blobs, unread) = match found {
             Ok(blobs) => (blobs, None),
             Err(e) => (Vec::new(), e),

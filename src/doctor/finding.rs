@@ -92,6 +92,16 @@ ailments! {
     LookasideUnreadable => "lookaside-unreadable",
     /// A lookaside's URL cannot be used.
     LookasideUrl => "lookaside-url-unusable",
+    /// A lookaside's base ends in a slash, and the signatures are where it would not.
+    LookasideDoubledSlash => "lookaside-doubled-slash",
+    /// The policy wants a sigstore signature, and clients do not look for one.
+    AttachmentsNotUsed => "attachments-not-used",
+    /// The image has no sigstore signature.
+    AttachmentMissing => "attachment-missing",
+    /// The sigstore attachments cannot be read.
+    AttachmentsUnreadable => "attachments-unreadable",
+    /// The signature is for the repository, and the policy wants the tag.
+    SignedWithoutTag => "signed-without-tag",
     /// A lookaside has no end.
     LookasideEndless => "lookaside-too-many-signatures",
     /// No lookaside is configured, so an empty folder of this host is looked into.
@@ -134,8 +144,6 @@ ailments! {
     OtherDigest => "signed-for-another-digest",
     /// The policy rejects the image whatever its signatures.
     RejectedByPolicy => "rejected-by-policy",
-    /// The policy asks for a signature that may lie where the walk does not look.
-    NotCheckedHere => "requirement-not-checked-here",
     /// The policy accepts the image whatever its signatures.
     NotVerified => "signatures-not-required",
 }

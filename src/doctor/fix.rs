@@ -1,7 +1,7 @@
 //! The lines to paste. Comments in them say where they belong; words in capitals are for the reader
 //! to fill in.
 
-use super::observation::Paths;
+use super::observation::{KeyFileSeen, KeyFileState, Observations, Paths};
 use crate::escape;
 use crate::image::Digest;
 use crate::policy::KeySource;
@@ -17,16 +17,42 @@ pub(super) fn known_lookaside(registry: &str) -> Option<&'static str> {
     KNOWN.iter().find(|(host, _)| *host == registry).map(|(_, base)| *base)
 }
 
-/// A registries.d file for a namespace.
-pub(super) fn registries_d(paths: &Paths, namespace: &str, lookaside: &str, staging: Option<&str>) -> String {
-    let file = paths.registries_d.join(format!("{}.yaml", namespace.replace(['/', ':', '*'], "-")));
-    let mut lines = vec![
-        format!("# {}", escape::path(&file)),
-        "docker:".to_owned(),
-        format!("  {}:", scalar(namespace)),
-        format!("    lookaside: {}", scalar(lookaside)),
-    ];
-    lines.extend(staging.map(|url| format!("    lookaside-staging: {}", scalar(url))));
+/// Gives a namespace of registries.d its lookaside: a line in the file that defines it, else a new file. A second
+/// definition of a namespace fails every pull of the host.
+pub(super) fn registries_d(seen: &Observations, namespace: &str, lookaside: &str, staging: Option<&str>) -> String {
+    let mut lines = vec![("lookaside", scalar(lookaside))];
+    lines.extend(staging.map(|url| ("lookaside-staging", scalar(url))));
+    namespace_lines(seen, namespace, &lines)
+}
+
+/// The same for other settings of a namespace. The values are YAML.
+pub(super) fn namespace_lines(seen: &Observations, namespace: &str, settings: &[(&str, String)]) -> String {
+    if let Some(defined) = seen.namespaces.get(namespace) {
+        let mut lines = vec![format!(
+            "# {}: change the section {} that is there (a second one in another file would fail every pull)",
+            escape::path(&defined.path),
+            scalar(namespace)
+        )];
+        for (key, value) in settings {
+            let old = match *key {
+                "lookaside" if !defined.lookaside.is_empty() => Some(scalar(&defined.lookaside)),
+                "use-sigstore-attachments" => defined.attachments.map(|value| value.to_string()),
+                _ => None,
+            };
+            lines.extend(old.map(|old| format!("-    {key}: {old}")));
+            lines.push(format!("+    {key}: {value}"));
+        }
+        return lines.join("\n");
+    }
+    let stem = namespace.replace(['/', ':', '*'], "-");
+    let taken = |file: &std::path::PathBuf| seen.namespaces.values().any(|known| known.path == *file);
+    let names =
+        (1..1000).map(|number| if number == 1 { format!("{stem}.yaml") } else { format!("{stem}-{number}.yaml") });
+    let file = names.map(|name| seen.paths.registries_d.join(name)).find(|file| !taken(file));
+    let file = file.unwrap_or_else(|| seen.paths.registries_d.join("NEW.yaml"));
+    let mut lines =
+        vec![format!("# {}", escape::path(&file)), "docker:".to_owned(), format!("  {}:", scalar(namespace))];
+    lines.extend(settings.iter().map(|(key, value)| format!("    {key}: {value}")));
     lines.join("\n")
 }
 
@@ -90,14 +116,24 @@ pub(super) fn key_files(keys: &KeySource) -> String {
     }
 }
 
-/// The file to which a key is added, as a shell takes it.
-pub(super) fn key_file(keys: &KeySource) -> String {
-    let path = match keys {
-        KeySource::Path(path) => Some(path),
-        KeySource::Paths(paths) => paths.first(),
-        KeySource::Data(_) => None,
-    };
-    path.map_or_else(|| "KEYRING.asc".to_owned(), |path| escape::shell(&path.to_string_lossy()))
+/// Puts a key into a file that lacks it, or makes the file: written beside, looked at, moved. Appending would make a
+/// binary file unreadable, and writing over it would lose its other keys.
+pub(super) fn add_key(file: &KeyFileSeen, key: &str) -> String {
+    let path = file.path.to_string_lossy();
+    let (there, new) = (escape::shell(&path), escape::shell(&format!("{path}.new")));
+    let show = format!("gpg --show-keys {new}   # are these all keys that clients must trust?");
+    match &file.state {
+        KeyFileState::Missing => format!("gpg --export {key} > {new}\n{show}\nchmod a+r {new} && mv -n {new} {there}"),
+        KeyFileState::Unreadable(_) => format!("ls -l {there}\nchmod a+r {there}"),
+        KeyFileState::Keys(keys) if keys.is_empty() => {
+            format!("gpg --export {key} > {new}\n{show}\nchmod a+r {new} && mv {new} {there}")
+        }
+        KeyFileState::Keys(_) => format!(
+            "home=$(mktemp -d) && gpg --export {key} > \"$home/key\"\n\
+             gpg --homedir \"$home\" --import {there} \"$home/key\" && gpg --homedir \"$home\" --export > {new}\n{show}\n\
+             chmod a+r {new} && mv {new} {there}"
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -105,29 +141,44 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::doctor::observation::NamespaceSeen;
 
-    fn paths(odd: &str) -> Paths {
+    /// All fixes about a name, a place and files that hold `odd`.
+    fn fixes(odd: &str) -> Vec<String> {
         let file = |name: &str| PathBuf::from(format!("/etc/{odd}/{name}"));
-        Paths {
+        let mut seen = crate::doctor::diagnose::testing::Case::new("q.io/a:1").seen;
+        seen.paths = Paths {
             policy: file("policy.json"),
             registries_d: file("d"),
             registries_conf: file("r.conf"),
             home: file("home"),
-        }
-    }
-
-    /// All fixes about a name, a place and files that hold `odd`.
-    fn fixes(odd: &str) -> Vec<String> {
-        let paths = paths(odd);
+        };
         let keys = KeySource::Paths(vec![PathBuf::from(format!("/k{odd}")), PathBuf::from("/l")]);
         let (scope, url) = (format!("q.io/a{odd}"), format!("https://q.io/a{odd}"));
+        let key_file = KeyFileSeen { path: format!("/k{odd}").into(), state: KeyFileState::Missing };
         vec![
-            registries_d(&paths, &scope, &url, Some(&url)),
-            registry_table(&paths, &["insecure = true".to_owned()]),
-            signed_by(&paths, &scope, Some(&keys), Some(&remap(&scope, &scope))),
+            registries_d(&seen, &scope, &url, Some(&url)),
+            registry_table(&seen.paths, &["insecure = true".to_owned()]),
+            signed_by(&seen.paths, &scope, Some(&keys), Some(&remap(&scope, &scope))),
             sign("q.io/a:1", &Digest::sha256(b"x"), &url),
-            format!("gpg --armor --export SIGNER > {}", key_file(&keys)),
+            add_key(&key_file, "SIGNER"),
         ]
+    }
+
+    #[test]
+    fn changes_the_section_that_is_there_instead_of_a_second_one() {
+        let mut seen = crate::doctor::diagnose::testing::Case::new("q.io/a:1").seen;
+        let there = NamespaceSeen { path: "/d/a.yaml".into(), lookaside: "/look".into(), attachments: None };
+        seen.namespaces.insert("q.io".into(), there);
+        insta::assert_snapshot!(registries_d(&seen, "q.io", "https://h/b", None), @r"
+        # /d/a.yaml: change the section q.io that is there (a second one in another file would fail every pull)
+        -    lookaside: /look
+        +    lookaside: https://h/b
+        ");
+        seen.paths.registries_d = "/d".into();
+        let taken = NamespaceSeen { path: "/d/r.io.yaml".into(), ..NamespaceSeen::default() };
+        seen.namespaces.insert("other.io".into(), taken);
+        assert!(registries_d(&seen, "r.io", "https://h/b", None).starts_with("# /d/r.io-2.yaml\n"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the walk saw, as plain data: all that the diagnosis may know.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::image::{Digest, ImageReference, Instance, Reference};
@@ -25,6 +26,8 @@ pub struct Observations {
     pub requirements: Vec<Requirement>,
     /// All scopes that the policy has for `docker`.
     pub docker_scopes: Vec<String>,
+    /// The namespaces that registries.d defines: one may be defined once only.
+    pub namespaces: BTreeMap<String, NamespaceSeen>,
     /// The sources that were tried, in order; the last one is used, if any is.
     pub sources: Vec<SourceSeen>,
     /// The manifest.
@@ -35,6 +38,17 @@ pub struct Observations {
     pub write: Option<WriteSeen>,
     /// What the policy made of it all.
     pub judged: Option<Judged>,
+}
+
+/// A namespace of registries.d.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceSeen {
+    /// The file that defines it.
+    pub path: PathBuf,
+    /// The text of its `lookaside`; empty if it has none.
+    pub lookaside: String,
+    /// Its `use-sigstore-attachments`.
+    pub attachments: Option<bool>,
 }
 
 /// The files that a fix changes.
@@ -107,8 +121,21 @@ pub struct ManifestSeen {
     pub no_instance_for: Option<String>,
 }
 
+/// The sigstore attachments of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachmentsSeen {
+    /// Whether `use-sigstore-attachments` holds for the image.
+    pub enabled: bool,
+    /// How many a client found, or the sentence of its failure. `None` if it looks at none.
+    pub result: Option<Result<usize, String>>,
+    /// How many there are although clients look at none.
+    pub unread: Option<usize>,
+    /// The registry has a bundle of cosign 3 beside the image, which no released client reads.
+    pub has_bundle: bool,
+}
+
 /// Where signatures were looked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PlaceSeen {
     /// The extension's URL and the sentence of its failure, if it was used.
     pub extension: Option<(String, Result<usize, String>)>,
@@ -119,11 +146,25 @@ pub struct PlaceSeen {
     /// The same signatures under the logical name's path, where they differ and the mirror's has
     /// none: the lookaside, and that path.
     pub logical: Option<(LookasideSeen, String)>,
+    /// The lookaside without the slash at the end of its base, where it then has signatures.
+    pub without_slash: Option<LookasideSeen>,
+    /// What lies beside the image in the registry.
+    pub attachments: AttachmentsSeen,
 }
 
 impl PlaceSeen {
     /// Returns how many signatures a client found, if it found out.
     pub fn count(&self) -> Option<usize> {
+        let simple = self.simple();
+        match &self.attachments.result {
+            None => simple,
+            Some(Ok(attachments)) => simple.map(|simple| simple + attachments),
+            Some(Err(_)) => None,
+        }
+    }
+
+    /// Returns how many simple signatures a client found, if it found out.
+    pub fn simple(&self) -> Option<usize> {
         match (&self.extension, &self.lookaside) {
             (Some((_, result)), _) => result.as_ref().ok().copied(),
             (None, Some(lookaside)) => lookaside.found(),
@@ -256,6 +297,28 @@ pub struct KeyFault {
     pub fault: Fault,
     /// The keys of the requirement.
     pub keys: KeySource,
+    /// Its key files as they are now.
+    pub files: Vec<KeyFileSeen>,
+}
+
+/// A key file of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFileSeen {
+    /// The file.
+    pub path: PathBuf,
+    /// What it is good for.
+    pub state: KeyFileState,
+}
+
+/// What a key file is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyFileState {
+    /// It does not exist.
+    Missing,
+    /// It exists, and cannot be read.
+    Unreadable(String),
+    /// Clients import these keys of it, by fingerprint; none if it holds no key.
+    Keys(Vec<String>),
 }
 
 /// An unverified claim.

@@ -2,6 +2,7 @@
 //! are not there, requirements that always reject or never ask.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use crate::go;
 use crate::image::{Reference, is_name_prefix};
@@ -10,6 +11,7 @@ use crate::policy::{
     Fulcio, IdentityMatch, KeySource, KeyType, Material, Pki, Policy, Requirement, SigstoreKeys, SigstoreSigned,
     SigstoreTrust,
 };
+use crate::sigstore;
 
 /// The transports of containers/image.
 const TRANSPORTS: [&str; 11] = [
@@ -107,6 +109,16 @@ fn review_requirements(place: &str, requirements: &[Requirement], warnings: &mut
     if requirements.len() > 1 && requirements.contains(&Requirement::InsecureAcceptAnything) {
         warn("\"insecureAcceptAnything\" beside other requirements has no effect: all must be fulfilled".to_owned());
     }
+    let verifying: Vec<&str> =
+        requirements.iter().filter(|one| one.verifies_signatures()).map(Requirement::type_name).collect();
+    if verifying.len() > 1 {
+        warn(format!(
+            "an image must fulfil all {} requirements of the list ({}), not one of them; to accept any of several keys, \
+             list them as keyPaths of one requirement",
+            verifying.len(),
+            verifying.join(", ")
+        ));
+    }
     for requirement in requirements {
         match requirement {
             Requirement::InsecureAcceptAnything | Requirement::Reject => {}
@@ -120,7 +132,7 @@ fn review_requirements(place: &str, requirements: &[Requirement], warnings: &mut
                 identity(&signed_by.identity).into_iter().for_each(&mut warn);
             }
             Requirement::SigstoreSigned(signed) => {
-                sigstore_files(signed).into_iter().filter_map(unreadable).for_each(&mut warn);
+                review_sigstore(signed).into_iter().for_each(&mut warn);
                 identity(&signed.identity).into_iter().for_each(&mut warn);
             }
         }
@@ -145,6 +157,7 @@ fn review_keys(keys: &KeySource) -> Vec<String> {
         }
         warnings.extend(ring.notes().iter().map(|note| format!("{name}: {note}")));
         warnings.extend(ring.warnings().map(|(_, warning)| format!("{name}: {warning}")));
+        warnings.extend(review_standings(&name, &ring));
     }
     if none {
         warnings.push("there is no key, so it always rejects".to_owned());
@@ -182,29 +195,103 @@ fn unreadable(path: &Path) -> Option<String> {
     }
 }
 
-fn sigstore_files(signed: &SigstoreSigned) -> Vec<&Path> {
-    fn keys(keys: &SigstoreKeys) -> Vec<&Path> {
-        match keys {
-            SigstoreKeys::Path(path) => vec![path],
-            SigstoreKeys::Paths(paths) => paths.iter().map(AsRef::as_ref).collect(),
-            SigstoreKeys::Data(_) | SigstoreKeys::Datas(_) => Vec::new(),
+/// How long before its end a key deserves a warning.
+const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Tells of keys that have expired, are revoked, or will soon expire.
+fn review_standings(name: &str, ring: &Keyring) -> Vec<String> {
+    let now = SystemTime::now();
+    let warn = |(key, standing)| match standing {
+        Err(fault) => Some(format!("{name}: {fault}")),
+        Ok(Some(expires)) if expires <= now + SOON => {
+            let at = jiff::Timestamp::try_from(expires).map(|at| at.to_string()).unwrap_or_default();
+            Some(format!("{name}: key {key} expires soon, on {at}; after that it accepts no image"))
         }
-    }
-    fn material(material: &Material) -> Option<&Path> {
-        match material {
-            Material::Path(path) => Some(path),
-            Material::Data(_) => None,
-        }
-    }
-    let mut files = match &signed.trust {
-        SigstoreTrust::Keys(own) => keys(own),
-        SigstoreTrust::Fulcio(Fulcio { ca, .. }) => material(ca).into_iter().collect(),
-        SigstoreTrust::Pki(Pki { ca_roots, ca_intermediates, .. }) => {
-            material(ca_roots).into_iter().chain(ca_intermediates.as_ref().and_then(material)).collect()
-        }
+        Ok(_) => None,
     };
-    files.extend(signed.rekor.as_ref().map(keys).unwrap_or_default());
-    files
+    ring.standings(now).into_iter().filter_map(warn).collect()
+}
+
+/// Reads keys and certificates of a sigstoreSigned requirement as an evaluation would.
+fn review_sigstore(signed: &SigstoreSigned) -> Vec<String> {
+    let mut warnings = Vec::new();
+    match &signed.trust {
+        SigstoreTrust::Keys(keys) => sigstore_keys(keys, &mut warnings),
+        SigstoreTrust::Fulcio(Fulcio { ca, subject_email, .. }) => {
+            certificates(ca, &mut warnings);
+            subject(subject_email, &mut warnings);
+        }
+        SigstoreTrust::Pki(Pki { ca_roots, ca_intermediates, subject_email, .. }) => {
+            certificates(ca_roots, &mut warnings);
+            ca_intermediates.iter().for_each(|material| certificates(material, &mut warnings));
+            subject(subject_email, &mut warnings);
+        }
+    }
+    if let Some(rekor) = &signed.rekor {
+        sigstore_keys(rekor, &mut warnings);
+    }
+    warnings
+}
+
+/// A CI job's URL stands in another field of its certificate, which clients do not compare.
+fn subject(email: &str, warnings: &mut Vec<String>) {
+    if email.contains("://") || (!email.is_empty() && !email.contains('@')) {
+        warnings.push(format!(
+            "subjectEmail {email:?} is no mail address; clients compare it with the mail addresses of the certificate \
+             only, so certificates of CI jobs, which hold a URL instead, are never accepted"
+        ));
+    }
+}
+
+fn sigstore_keys(keys: &SigstoreKeys, warnings: &mut Vec<String>) {
+    let paths = match keys {
+        SigstoreKeys::Path(path) => std::slice::from_ref(path),
+        SigstoreKeys::Paths(paths) => paths.as_slice(),
+        SigstoreKeys::Data(data) => return sigstore_key("keyData", data, warnings),
+        SigstoreKeys::Datas(all) => return all.iter().for_each(|data| sigstore_key("keyDatas", data, warnings)),
+    };
+    for path in paths {
+        if let Some((name, bytes)) = read(path, warnings) {
+            sigstore_key(&name, &bytes, warnings);
+        }
+    }
+}
+
+fn sigstore_key(name: &str, bytes: &[u8], warnings: &mut Vec<String>) {
+    let warning = match (sigstore::check_public_keys(bytes), sigstore::pem_labels(bytes).first()) {
+        (Ok(1), _) => return,
+        (Ok(count), _) => format!(
+            "{name} holds {count} PEM blocks, of which clients read the first only; give each key a file of its own, and \
+             list them as keyPaths"
+        ),
+        (Err(_), Some(label)) if label.contains("PRIVATE KEY") => format!(
+            "{name} is a private key, which must not be here, and accepts no image; write the public key to another \
+             file: cosign public-key --key FILE, or openssl pkey -in FILE -pubout"
+        ),
+        (Err(_), Some(label)) if label == "CERTIFICATE" => format!(
+            "{name} is a certificate, where a public key is wanted, and accepts no image: openssl x509 -in FILE -pubkey \
+             -noout; to trust a certificate authority, use pki or fulcio"
+        ),
+        (Err(_), _) if !Keyring::parse([bytes]).is_empty() || bytes.starts_with(b"-----BEGIN PGP ") => format!(
+            "{name} is an OpenPGP key, which sigstoreSigned does not read; use it with signedBy, or name the PEM public \
+             key of cosign"
+        ),
+        (Err(error), _) => format!("{name} is no public key that clients read, and accepts no image: {error}"),
+    };
+    warnings.push(warning);
+}
+
+fn certificates(material: &Material, warnings: &mut Vec<String>) {
+    let (name, bytes) = match material {
+        Material::Data(data) => ("the certificates".to_owned(), data.clone()),
+        Material::Path(path) => match read(path, warnings) {
+            Some(read) => read,
+            None => return,
+        },
+    };
+    if !sigstore::pem_labels(&bytes).iter().any(|label| label == "CERTIFICATE") {
+        warnings.push(format!("{name} holds no certificate in PEM, and accepts no image"));
+    }
 }
 
 fn identity(identity: &IdentityMatch) -> Vec<String> {

@@ -149,7 +149,10 @@ impl Signatures {
     }
 
     /// Reads the sigstore signatures that lie beside the image in the registry.
-    async fn attachments(&self, reference: &Reference, digest: &Digest) -> Result<Vec<SignatureBlob>, LookupError> {
+    ///
+    /// # Errors
+    /// [`LookupError::Extension`] with the registry's answer.
+    pub async fn attachments(&self, reference: &Reference, digest: &Digest) -> Result<Vec<SignatureBlob>, LookupError> {
         let repository = reference.repository();
         let attachments = self.client.attachments(repository, digest).await?;
         let blob = |(n, attachment): (usize, SigstoreAttachment)| SignatureBlob {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use sequoia_openpgp::Cert;
 use sequoia_openpgp::cert::amalgamation::key::ErasedKeyAmalgamation;
@@ -12,6 +13,7 @@ use super::client::x_crypto_refuses;
 use super::fingerprint::{Fingerprint, KeyId};
 use super::import::{self, Imported, x_crypto_reads};
 use super::key_file::File;
+use super::standing::{self, KeyFault};
 
 /// A set of public keys. Cheap to clone; parse it once and verify with it as often as you like.
 ///
@@ -123,6 +125,22 @@ impl Keyring {
     pub fn warnings(&self) -> impl Iterator<Item = (&Fingerprint, &str)> {
         let named = self.0.fingerprints.iter().zip(&self.0.warnings);
         named.filter_map(|(fingerprint, warning)| Some((fingerprint, warning.as_deref()?)))
+    }
+
+    /// Judges the primary keys at the time `at`: when each expires, or why it is of no use. That a primary key may
+    /// not sign itself is no fault here, since a subkey may.
+    pub fn standings(&self, at: SystemTime) -> Vec<(Fingerprint, Result<Option<SystemTime>, KeyFault>)> {
+        let judge = |fingerprint: &Fingerprint| {
+            let mut candidates = self.candidates(fingerprint.key_id());
+            let primary = candidates.find(|candidate| candidate.fingerprint == fingerprint)?;
+            let standing = match standing::check(self, &primary, at, false) {
+                Ok(standing) => Ok(standing.expires),
+                Err(KeyFault::CannotSign { .. }) => Ok(None),
+                Err(fault) => Err(fault),
+            };
+            Some((fingerprint.clone(), standing))
+        };
+        self.fingerprints().iter().filter_map(judge).collect()
     }
 
     /// Returns the keys and subkeys with this key ID; they need not be usable.

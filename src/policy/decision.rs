@@ -31,6 +31,8 @@ pub struct Decision {
     pub scope: ScopeMatch,
     /// Why the image is rejected.
     pub reason: Option<Reason>,
+    /// Which requirement of the list rejected it first, from 0.
+    pub failed: Option<usize>,
     /// What came of each signature, in their order. Empty when they could not be fetched.
     pub signatures: Vec<SignatureVerdict>,
     /// Whether the image is accepted and a signature of it was verified for that. An accepted image
@@ -81,8 +83,12 @@ pub fn decide(
     if requirements.is_empty() {
         denied = Some(Reason::NoRequirements);
     }
-    for requirement in requirements {
+    let mut failed = None;
+    for (number, requirement) in requirements.iter().enumerate() {
         let outcome = court.allows(requirement);
+        if denied.is_none() && outcome.is_err() {
+            failed = Some(number);
+        }
         denied = denied.or(outcome.err());
         if denied.is_some() && options.decision_only {
             break;
@@ -98,6 +104,7 @@ pub fn decide(
         scope,
         required_signature: denied.is_none() && verifies,
         reason: denied,
+        failed,
         signatures: court.verdicts(),
     }
 }

@@ -61,6 +61,10 @@ pub struct Placed {
 pub struct Configuration {
     /// By prefix.
     pub registries: BTreeMap<String, Placed>,
+    /// What short names stand for, and the file that says so.
+    pub(super) aliases: BTreeMap<String, (String, PathBuf)>,
+    /// The search registries of the last file that has some.
+    pub(super) search: Option<(Vec<String>, PathBuf)>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
 }
@@ -142,6 +146,15 @@ impl Configuration {
             source,
         })?;
         self.files.push(path.to_owned());
+        for (name, value) in document.aliases {
+            match value.is_empty() {
+                true => self.aliases.remove(&name),
+                false => self.aliases.insert(name, (value, path.to_owned())),
+            };
+        }
+        if let Some(search) = document.search {
+            self.search = Some((search, path.to_owned()));
+        }
         let placed = |registry| Placed { registry, path: path.to_owned() };
         self.registries.extend(document.registries.into_iter().map(|(prefix, registry)| (prefix, placed(registry))));
         Ok(())

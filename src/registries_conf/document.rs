@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::short_name::{AliasError, check_alias};
 use super::toml::{self, Table, TomlError};
 use crate::go::quote;
 use crate::image::is_name_prefix;
@@ -64,6 +65,10 @@ pub struct Registry {
 pub struct Document {
     /// The registries by prefix.
     pub registries: BTreeMap<String, Registry>,
+    /// Short names and what they stand for; an empty text removes the alias of an earlier file.
+    pub aliases: Vec<(String, String)>,
+    /// `unqualified-search-registries`, if the file has it.
+    pub search: Option<Vec<String>>,
 }
 
 /// Why a file refuses all pulls. The sentences are containers/image's own.
@@ -129,6 +134,9 @@ pub enum DocumentError {
     /// A `short-name-mode` that is not known.
     #[error("invalid short-name mode: {}", quote(.0))]
     ShortNameMode(String),
+    /// An alias that is none.
+    #[error(transparent)]
+    Alias(#[from] AliasError),
     /// A wildcard with more than a domain behind it.
     #[error("Wildcarded prefix should be in the format: *.example.com. Current prefix {} is incorrectly formatted", quote(.0))]
     Wildcard(String),
@@ -138,8 +146,9 @@ pub enum DocumentError {
 #[derive(Default)]
 struct Raw {
     registries: Vec<RawRegistry>,
-    search: Vec<String>,
+    search: Option<Vec<String>>,
     short_name_mode: String,
+    aliases: Vec<(String, String)>,
 }
 
 struct RawRegistry {
@@ -195,8 +204,9 @@ fn read_v2(top: &Table<'_>) -> Result<Raw, TomlError> {
     top.texts("credential-helpers")?;
     Ok(Raw {
         registries: registries.unwrap_or_default(),
-        search: top.texts("unqualified-search-registries")?.unwrap_or_default(),
+        search: top.texts("unqualified-search-registries")?,
         short_name_mode: top.text("short-name-mode")?,
+        aliases: top.texts_by_name("aliases")?,
     })
 }
 
@@ -226,8 +236,9 @@ fn read_v1(top: &Table<'_>) -> Result<Option<Raw>, DocumentError> {
     let plain = |registry| RawRegistry { registry, pull_from_mirror: String::new(), usages: Vec::new() };
     Ok(Some(Raw {
         registries: registries.into_iter().map(plain).collect(),
-        search: search.unwrap_or_default(),
+        search,
         short_name_mode: String::new(),
+        aliases: Vec::new(),
     }))
 }
 
@@ -247,16 +258,21 @@ fn check(raw: Raw) -> Result<Document, DocumentError> {
             }
         }
     }
-    for entry in &raw.search {
+    let check_search = |entry: &String| {
         let host = location_of(entry)?;
         if host.contains('/') || !is_name_prefix(&host) {
             return Err(DocumentError::SearchRegistry(host));
         }
-    }
+        Ok(host)
+    };
+    let search = raw.search.map(|list| list.iter().map(check_search).collect::<Result<Vec<_>, _>>()).transpose()?;
     if !matches!(raw.short_name_mode.as_str(), "" | "disabled" | "enforcing" | "permissive") {
         return Err(DocumentError::ShortNameMode(raw.short_name_mode));
     }
-    let mut document = Document::default();
+    for (name, value) in &raw.aliases {
+        check_alias(name, value)?;
+    }
+    let mut document = Document { registries: BTreeMap::new(), aliases: raw.aliases, search };
     for registry in registries {
         document.registries.entry(registry.prefix.clone()).or_insert(registry);
     }

@@ -9,13 +9,14 @@
 //!                                      matching (prefixes, rewriting)
 //! ```
 //!
-//! All but [`Configuration::load`] is pure. Short names are not resolved here: aliases and
-//! `unqualified-search-registries` are for names without a registry, which ours always have.
+//! All but [`Configuration::load`] is pure. [`Configuration::resolve_short_name`] is for names that a
+//! user wrote; everywhere else names have a registry.
 
 mod configuration;
 mod document;
 mod matching;
 mod search;
+mod short_name;
 mod toml;
 
 pub use crate::host::SearchError;
@@ -23,4 +24,5 @@ pub use configuration::{Blocked, Configuration, ConfigurationError, Placed, Pull
 pub use document::{Document, DocumentError, Form, Mirror, PullFromMirror, Registry};
 pub use matching::{RewriteError, matching_length, rewrite};
 pub use search::{ConfigurationFile, Search};
+pub use short_name::{AliasError, ShortName};
 pub use toml::TomlError;

@@ -110,6 +110,17 @@ impl<'a> Table<'a> {
         texts.collect::<Result<_, _>>().map(Some)
     }
 
+    /// Returns the texts of a table by their names; absent is empty.
+    pub(super) fn texts_by_name(&self, name: &str) -> Result<Vec<(String, String)>, TomlError> {
+        let Some(value) = self.member(name) else { return Ok(Vec::new()) };
+        let DeValue::Table(table) = value.get_ref() else { return Err(self.wrong(name, value, "map")) };
+        let texts = table.iter().map(|(key, item)| match item.get_ref() {
+            DeValue::String(text) => Ok((key.get_ref().clone().into_owned(), text.clone().into_owned())),
+            _ => Err(self.wrong(name, item, "string")),
+        });
+        texts.collect()
+    }
+
     /// Reads a table; absent is `None`.
     pub(super) fn table<T, E: From<TomlError>>(
         &self,

@@ -66,6 +66,15 @@ impl std::fmt::Debug for Userinfo {
 }
 
 impl GoUrl {
+    /// Returns the URL without the slashes at the end of its path; `None` if it has none there.
+    pub(super) fn without_slash(&self) -> Option<Self> {
+        let mut url = Self { raw_path: Vec::new(), ..self.clone() };
+        while url.path.ends_with(b"/") {
+            url.path.pop();
+        }
+        (url.path != self.path).then_some(url)
+    }
+
     /// Makes a `file` URL of a decoded path.
     pub(super) fn file(path: Vec<u8>) -> Self {
         Self { scheme: "file".to_owned(), path, ..Self::default() }

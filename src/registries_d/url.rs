@@ -105,6 +105,11 @@ impl LookasideBase {
         &self.0.scheme
     }
 
+    /// Returns the base without the slashes at the end of its path; `None` if it has none there.
+    pub fn without_slash(&self) -> Option<Self> {
+        self.0.without_slash().map(Self)
+    }
+
     /// Tells whether the base is on HTTP, with or without TLS.
     pub fn is_http(&self) -> bool {
         matches!(self.0.scheme.as_str(), "http" | "https")

@@ -48,6 +48,15 @@ pub enum KeyError {
     RsaSize(usize),
 }
 
+/// Reads a key file as a policy uses it, and returns how many PEM blocks it has: only the first counts.
+///
+/// # Errors
+/// [`KeyError`] if no signature is ever accepted by it.
+pub fn check_public_keys(text: &[u8]) -> Result<usize, KeyError> {
+    PublicKey::from_pem(text)?;
+    Ok(pem::labels(text).len())
+}
+
 /// A parsed public key.
 #[derive(Clone)]
 pub(super) struct PublicKey {

@@ -23,7 +23,8 @@ mod verify;
 
 pub use certificate::CertificateError;
 pub use fulcio::{FulcioError, FulcioRoot};
-pub use key::KeyError;
+pub use key::{KeyError, check_public_keys};
+pub use pem::labels as pem_labels;
 pub use pki::{PkiError, PkiRoot};
 pub use rekor::RekorError;
 pub use verify::{SigstoreClaim, SigstoreError, TrustRoot, TrustRootError, TrustedSigner, Verifier, verify};

@@ -46,6 +46,16 @@ pub(super) fn decode(text: &[u8]) -> Option<(Block, &[u8])> {
     None
 }
 
+/// Lists the labels of all whole blocks.
+pub fn labels(text: &[u8]) -> Vec<String> {
+    let (mut rest, mut labels) = (text, Vec::new());
+    while let Some((block, after)) = decode(rest) {
+        labels.push(block.label);
+        rest = after;
+    }
+    labels
+}
+
 fn body(label: &[u8], lines: &[&[u8]]) -> Option<Block> {
     let headers = lines.iter().take_while(|line| line.contains(&b':')).count();
     let mut data = Vec::new();

@@ -6,7 +6,7 @@ mod signatures;
 mod sources;
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 use super::finding::{Ailment, Finding, Severity};
 use super::observation::{Observations, Stop};

@@ -22,15 +22,16 @@ pub(super) fn look(seen: &Observations, findings: &mut Findings) {
                 }
             }
         }
-        if !header && place.count() == Some(0) && seen.outcome() == Outcome::Rejected && wants_signatures(seen) {
+        if !header && place.simple() == Some(0) && seen.outcome() == Outcome::Rejected && wants_signatures(seen) {
             nothing_found(seen, place, manifest, findings);
         }
     }
     write(seen, findings);
 }
 
+/// Tells whether the policy wants a simple signature.
 fn wants_signatures(seen: &Observations) -> bool {
-    seen.requirements.iter().any(crate::policy::Requirement::verifies_signatures)
+    seen.requirements.iter().any(|requirement| matches!(requirement, crate::policy::Requirement::SignedBy(_)))
 }
 
 /// The extension's header where clients do not see it. Tells whether that is the cause of all.
@@ -161,7 +162,7 @@ fn read(seen: &Observations, lookaside: &LookasideSeen, findings: &mut Findings)
             format!(
                 "# at the web server, nginx: 404 for what is not there\nlocation / {{ try_files $uri =404; }}\n# or, if \
                  the base is wrong:\n{}",
-                fix::registries_d(&seen.paths, namespace(seen), "https://HOST/BASE", None)
+                fix::registries_d(seen, namespace(seen), "https://HOST/BASE", None)
             ),
         ),
         ReadFailure::Empty => (
@@ -189,7 +190,7 @@ fn read(seen: &Observations, lookaside: &LookasideSeen, findings: &mut Findings)
             if lookaside.origin == Some(Origin::BuiltIn) {
                 // Nobody chose that folder: any other place will do.
                 let own = format!("file://{}", seen.paths.home.join("signatures").display());
-                fix::registries_d(&seen.paths, namespace(seen), &own, Some(&own))
+                fix::registries_d(seen, namespace(seen), &own, Some(&own))
             } else {
                 format!("ls -la {0}\nchmod -R a+rX {0}", escape::shell(folder_of(at)))
             },
@@ -197,7 +198,7 @@ fn read(seen: &Observations, lookaside: &LookasideSeen, findings: &mut Findings)
         ReadFailure::Url(sentence) => (
             Ailment::LookasideUrl,
             format!("The lookaside's URL cannot be used, which fails the pull{configured}: {sentence}"),
-            fix::registries_d(&seen.paths, namespace(seen), "https://HOST/BASE", None)
+            fix::registries_d(seen, namespace(seen), "https://HOST/BASE", None)
                 + "   # or file:///FOLDER; a bare path is none",
         ),
         ReadFailure::Endless => (
@@ -279,6 +280,24 @@ fn nothing_found(seen: &Observations, place: &PlaceSeen, manifest: &ManifestSeen
         );
     } else if let Some((lookaside, path)) = place.logical.as_ref().filter(|(l, _)| l.found().unwrap_or(0) > 0) {
         mirror(seen, manifest, lookaside, path, &at, findings);
+    } else if let Some((without, configured)) = place.without_slash.as_ref().zip(place.lookaside.as_ref()) {
+        let base = configured.base.trim_end_matches('/');
+        let whose = match &configured.origin {
+            Some(Origin::File { namespace, .. }) => namespace.as_str(),
+            _ => namespace(seen),
+        };
+        findings.add(
+            Ailment::LookasideDoubledSlash,
+            Severity::Fails,
+            format!(
+                "The lookaside {} ends in a slash, so clients ask for {at}, with two slashes, and that does not exist; \
+                 {} signature(s) are at {}.",
+                configured.base,
+                without.found().unwrap_or(0),
+                without.first
+            ),
+            fix::registries_d(seen, whose, base, None),
+        );
     } else if hidden {
         // Said already: the signature is where the extension keeps clients from looking.
     } else if let (None, Some(LookasideSeen { origin: Some(Origin::BuiltIn), base, .. })) =
@@ -293,7 +312,7 @@ fn nothing_found(seen: &Observations, place: &PlaceSeen, manifest: &ManifestSeen
                 "No registries.d file names a lookaside for {registry}, and it has no signature extension; so clients \
                  looked into the default folder {base}, where nothing of this image is."
             ),
-            fix::registries_d(&seen.paths, registry, known, None),
+            fix::registries_d(seen, registry, known, None),
         );
     } else {
         findings.add(
@@ -333,7 +352,7 @@ fn mirror(
              last;\n{}\n# or pull by the mirror's own name, and let the policy read it as the signed one:\n{}",
             escape::text(&lookaside.base),
             physical.path(),
-            fix::registries_d(&seen.paths, physical.domain(), &lookaside.base, None),
+            fix::registries_d(seen, physical.domain(), &lookaside.base, None),
             fix::signed_by(
                 &seen.paths,
                 physical.as_str(),
@@ -367,7 +386,7 @@ fn write(seen: &Observations, findings: &mut Findings) {
                 namespace(seen),
                 folder.display()
             ),
-            fix::registries_d(&seen.paths, namespace(seen), &own, Some(&own)),
+            fix::registries_d(seen, namespace(seen), &own, Some(&own)),
         );
     }
 }

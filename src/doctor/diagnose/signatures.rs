@@ -3,12 +3,12 @@
 use super::Findings;
 use crate::doctor::finding::{Ailment, Severity};
 use crate::doctor::fix;
-use crate::doctor::observation::{Judged, KeyFault, Observations, SignatureSeen};
+use crate::doctor::observation::{Judged, KeyFault, KeyFileSeen, KeyFileState, Observations, SignatureSeen};
 use crate::escape;
 use crate::image::Reference;
 use crate::lookup::Fault;
 use crate::openpgp::{KeyFault as Standing, VerifyError};
-use crate::policy::{IdentityMatch, KeySource, Reason, Requirement};
+use crate::policy::{IdentityMatch, Reason, Requirement};
 
 pub(super) fn look(seen: &Observations, findings: &mut Findings) {
     let Some(judged) = &seen.judged else { return };
@@ -19,16 +19,7 @@ pub(super) fn look(seen: &Observations, findings: &mut Findings) {
     for requirement in &seen.requirements {
         match requirement {
             Requirement::Reject | Requirement::SignedBaseLayer(_) => rejected(seen, requirement, findings),
-            Requirement::SigstoreSigned(_) => findings.add(
-                Ailment::NotCheckedHere,
-                Severity::Fails,
-                format!(
-                    "{} wants a sigstore signature (sigstoreSigned). Those that lie in the registry beside the image are \
-                     not looked at here: the decision above may differ from a client's.",
-                    seen.paths.policy.display()
-                ),
-                format!("countersign verify {}", seen.image),
-            ),
+            Requirement::SigstoreSigned(_) => sigstore(seen, findings),
             Requirement::InsecureAcceptAnything | Requirement::SignedBy(_) => {}
         }
     }
@@ -37,6 +28,61 @@ pub(super) fn look(seen: &Observations, findings: &mut Findings) {
             Some(fault) => faulty(seen, signature, fault, findings),
             None => mismatched(seen, signature, findings),
         }
+    }
+}
+
+/// Whether there is a sigstore signature where clients look.
+fn sigstore(seen: &Observations, findings: &mut Findings) {
+    let (Some(place), Some(manifest)) = (&seen.place, &seen.manifest) else { return };
+    let attachments = &place.attachments;
+    let domain = manifest.physical.repository().domain();
+    let tag = format!("{}-{}.sig", manifest.digest.algorithm().name(), manifest.digest.hex());
+    let bundle = "Beside it is a bundle of cosign 3, which no released client reads; ";
+    match &attachments.result {
+        None if !attachments.enabled => {
+            let there = match attachments.unread {
+                Some(0) if attachments.has_bundle => format!(" {bundle}sign again with --new-bundle-format=false."),
+                Some(0) => " There is none either.".to_owned(),
+                Some(count) => format!(" {count} lie(s) there unread."),
+                None => String::new(),
+            };
+            findings.add(
+                Ailment::AttachmentsNotUsed,
+                Severity::Fails,
+                format!(
+                    "{} wants a sigstore signature, but registries.d does not set use-sigstore-attachments for {domain}, \
+                     so clients look at none.{there}",
+                    seen.paths.policy.display()
+                ),
+                fix::namespace_lines(seen, domain, &[("use-sigstore-attachments", "true".to_owned())]),
+            );
+        }
+        Some(Ok(0)) => findings.add(
+            Ailment::AttachmentMissing,
+            Severity::Fails,
+            format!(
+                "{} wants a sigstore signature, and the tag {tag} does not exist beside the image. {}",
+                seen.paths.policy.display(),
+                if attachments.has_bundle { format!("{bundle}sign in the older form.") } else { String::new() }
+            )
+            .trim_end()
+            .to_owned(),
+            format!(
+                "# by whoever has the key; the older form, which clients read:\n\
+                 cosign sign --key cosign.key --new-bundle-format=false --use-signing-config=false {}@{}",
+                manifest.physical.repository(),
+                manifest.digest
+            ),
+        ),
+        Some(Err(sentence)) => findings.add(
+            Ailment::AttachmentsUnreadable,
+            Severity::Fails,
+            format!(
+                "The sigstore attachments cannot be read, which fails the pull, of unsigned images too: {sentence}"
+            ),
+            format!("skopeo inspect --raw docker://{}:{tag}", manifest.physical.repository()),
+        ),
+        Some(Ok(_)) | None => {}
     }
 }
 
@@ -65,7 +111,12 @@ fn accepted(seen: &Observations, judged: &Judged, findings: &mut Findings) {
                 "{} was made by the subkey {key} of {primary}; clients from before mid-2025 refuse signatures of subkeys.",
                 verdict.source
             ),
-            format!("# sign with the primary key, for all clients:\nskopeo copy --sign-by '{primary}!' SOURCE docker://{}", seen.image),
+            format!(
+                "# skopeo and podman always take a subkey that can sign; for all clients, sign with a key without one:\n\
+                 gpg --quick-generate-key 'NAME <MAIL>' rsa3072 sign\n\
+                 skopeo copy --sign-by MAIL SOURCE docker://{}",
+                seen.image
+            ),
         );
     }
 }
@@ -92,7 +143,7 @@ fn rejected(seen: &Observations, requirement: &Requirement, findings: &mut Findi
 
 /// The cryptography says no.
 fn faulty(seen: &Observations, signature: &SignatureSeen, fault: &KeyFault, findings: &mut Findings) {
-    let KeyFault { fault, keys } = fault;
+    let KeyFault { fault, keys, files: key_files } = fault;
     let source = &signature.verdict.source;
     let files = fix::key_files(keys);
     let claimed = match &signature.untrusted {
@@ -104,25 +155,31 @@ fn faulty(seen: &Observations, signature: &SignatureSeen, fault: &KeyFault, find
         None => String::new(),
     };
     let (ailment, fix) = match fault {
-        Fault::Keys(_) => (
-            Ailment::KeyringUnreadable,
-            format!("gpg --armor --export SIGNER > {}\nchmod a+r {0}", fix::key_file(keys)),
-        ),
+        Fault::Keys(_) => {
+            let broken = |file: &KeyFileSeen| !matches!(file.state, KeyFileState::Keys(_));
+            (Ailment::KeyringUnreadable, in_files(seen, key_files, broken, "SIGNER"))
+        }
         Fault::Verify(VerifyError::NoKeys) => {
-            (Ailment::KeyringEmpty, format!("gpg --armor --export SIGNER > {}", fix::key_file(keys)))
+            let empty = |file: &KeyFileSeen| matches!(&file.state, KeyFileState::Keys(keys) if keys.is_empty());
+            (Ailment::KeyringEmpty, in_files(seen, key_files, empty, "SIGNER"))
         }
         Fault::Verify(VerifyError::KeyNotFound { key_id, fingerprint }) => {
             let key = fingerprint.as_ref().map_or_else(|| key_id.to_string(), ToString::to_string);
-            (Ailment::KeyMissing, missing(seen, &key, keys))
+            let add = in_files(seen, key_files, |_| true, &key);
+            (Ailment::KeyMissing, format!("# only if you know from the signer that this is the key\n{add}"))
         }
-        Fault::Verify(VerifyError::Key(Standing::Expired { key, .. })) => (
-            Ailment::KeyExpired,
-            format!(
-                "# the key's owner extends it; the new public key goes to every client\ngpg --quick-set-expire {key} 2y\n\
-                 gpg --armor --export {key} > {}",
-                fix::key_file(keys)
-            ),
-        ),
+        Fault::Verify(VerifyError::Key(Standing::Expired { key, .. })) => {
+            let key = key.to_string();
+            let holds = |file: &KeyFileSeen| matches!(&file.state, KeyFileState::Keys(keys) if keys.contains(&key));
+            let add = in_files(seen, key_files, holds, &key);
+            (
+                Ailment::KeyExpired,
+                format!(
+                    "# the key's owner extends it; the new public key goes to every client\n\
+                     gpg --quick-set-expire {key} 2y\n{add}"
+                ),
+            )
+        }
         Fault::Verify(VerifyError::Key(Standing::Revoked { .. })) => {
             (Ailment::KeyRevoked, format!("# sign again with a key that is not revoked, and trust that\n{}", again()))
         }
@@ -137,14 +194,15 @@ fn faulty(seen: &Observations, signature: &SignatureSeen, fault: &KeyFault, find
     findings.add(ailment, Severity::Fails, sentence, fix);
 }
 
-fn missing(seen: &Observations, key: &str, keys: &KeySource) -> String {
-    let add = match keys {
-        KeySource::Data(_) => {
-            format!("# and give it to keyData in {}\ngpg --export {key} | base64 -w0", escape::path(&seen.paths.policy))
-        }
-        KeySource::Path(_) | KeySource::Paths(_) => format!("gpg --armor --export {key} >> {}", fix::key_file(keys)),
-    };
-    format!("# only if you know from the signer that this is the key\n{add}")
+/// Puts a key into the file that lacks it: the first that `wanted` names, else the first.
+fn in_files(seen: &Observations, files: &[KeyFileSeen], wanted: impl Fn(&KeyFileSeen) -> bool, key: &str) -> String {
+    match files.iter().find(|file| wanted(file)).or(files.first()) {
+        Some(file) => fix::add_key(file, key),
+        None => format!(
+            "# this is the value of keyData in {}\ngpg --export {key} | base64 -w0",
+            escape::path(&seen.paths.policy)
+        ),
+    }
 }
 
 /// The signature is good; it is for something else.
@@ -172,6 +230,17 @@ fn mismatched(seen: &Observations, signature: &SignatureSeen, findings: &mut Fin
         // Said where it belongs: no signatures, or none that could be read.
         Reason::NotExamined | Reason::NoSignature | Reason::Fetch(_) | Reason::Rejected { .. } => {}
         Reason::SignedBaseLayer | Reason::NoSigstoreSignature { .. } => {}
+        other if is_attachment(&verdict.source) => findings.add(
+            Ailment::SignatureBroken,
+            Severity::Fails,
+            format!("{}: {other}.", verdict.source),
+            format!(
+                "# which key made it? If you trust that one, name it in {}\n\
+                 cosign verify --key THE-SIGNERS-KEY.pub {}",
+                escape::path(&seen.paths.policy),
+                seen.image
+            ),
+        ),
         other => findings.add(
             Ailment::SignatureBroken,
             Severity::Fails,
@@ -181,12 +250,33 @@ fn mismatched(seen: &Observations, signature: &SignatureSeen, findings: &mut Fin
     }
 }
 
+/// Tells whether a signature is a sigstore attachment.
+fn is_attachment(source: &str) -> bool {
+    source.contains(": sigstore attachment ")
+}
+
 fn name(seen: &Observations, source: &str, claimed: &str, by: &str, findings: &mut Findings) {
     let image = seen.image.as_reference();
     let keys = seen.requirements.iter().find_map(|requirement| match requirement {
         Requirement::SignedBy(signed_by) => Some(&signed_by.keys),
         _ => None,
     });
+    if is_attachment(source) && claimed == image.repository().as_str() {
+        findings.add(
+            Ailment::SignedWithoutTag,
+            Severity::Fails,
+            format!(
+                "{source} is a good signature, but for the repository {claimed} without a tag, as cosign makes it; the \
+                 policy wants the tag, too, as it does by default."
+            ),
+            format!(
+                "# {}: add this to the sigstoreSigned requirement that applies\n\
+                 \"signedIdentity\": {{\"type\": \"matchRepository\"}}",
+                escape::path(&seen.paths.policy)
+            ),
+        );
+        return;
+    }
     match compare(image, claimed) {
         Names::Domain { old, new } => findings.add(
             Ailment::OldDomain,
@@ -216,6 +306,11 @@ fn name(seen: &Observations, source: &str, claimed: &str, by: &str, findings: &m
             Severity::Fails,
             format!("{source} is a good signature by {by}, but for {claimed}, not for {image}."),
             match &seen.manifest {
+                Some(manifest) if is_attachment(source) => format!(
+                    "cosign sign --key cosign.key --sign-container-identity {image} {}@{}",
+                    image.repository(),
+                    manifest.digest
+                ),
                 Some(manifest) => fix::sign(&image.to_string(), &manifest.digest, "STORE"),
                 None => String::new(),
             },

@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 use super::super::testing::{Case, names, requirements, verdict};
 use super::*;
 use crate::doctor::diagnose;
-use crate::doctor::observation::Untrusted;
+use crate::doctor::observation::{AttachmentsSeen, Untrusted};
 use crate::image::Digest;
 use crate::lookup::OpenPgp;
 use crate::openpgp::{Signer as _, SoftSigner};
+use crate::policy::KeySource;
 use crate::signature::Claim;
 
 const IMAGE: &str = "us.icr.io/birds/bluebird:build1";
@@ -20,7 +21,8 @@ fn key(name: &str, part: &str) -> std::path::PathBuf {
 fn faulty(fault: Fault, keys: KeySource) -> Case {
     let untrusted = Some(Untrusted { reference: "x/y:z".into(), key: "ABCD".into() });
     let verdict = verdict(Some(Reason::Claim(crate::signature::ClaimError::Empty)));
-    Case::new(IMAGE).rejected(SignatureSeen { verdict, fault: Some(KeyFault { fault, keys }), untrusted })
+    let files = crate::doctor::walk::key_files(&keys);
+    Case::new(IMAGE).rejected(SignatureSeen { verdict, fault: Some(KeyFault { fault, keys, files }), untrusted })
 }
 
 fn mismatched(reason: Reason) -> Case {
@@ -40,7 +42,8 @@ fn keys_that_do_not_do() {
     };
     let (found, finding) = examine(KeySource::Path(key("bob", "pub")));
     assert_eq!(found, ["key-missing"]);
-    assert!(finding.fix.contains("gpg --armor --export ") && finding.fix.contains("bob.pub.asc"), "{}", finding.fix);
+    assert!(finding.fix.contains("gpg --export ") && finding.fix.contains("bob.pub.asc.new"), "{}", finding.fix);
+    assert!(!finding.fix.lines().any(|line| line.ends_with("> bob.pub.asc") || line.contains(">>")), "{}", finding.fix);
     assert!(finding.sentence.contains("unverified: x/y:z by ABCD"), "{}", finding.sentence);
     assert_eq!(examine(KeySource::Data(b"rubbish".to_vec())).0, ["keyring-empty"]);
     assert_eq!(examine(KeySource::Path("/nowhere".into())).0, ["keyring-unreadable"]);
@@ -158,10 +161,14 @@ fn policies_that_do_not_look() {
     assert_eq!(names(&case.seen), ["note: signatures-not-required"]);
     let mut case = Case::new(IMAGE);
     case.seen.requirements = requirements(r#"{"type":"reject"}"#);
-    case.seen.place = None;
     assert_eq!(names(&case.seen), ["rejected-by-policy"]);
     case.seen.requirements = requirements(r#"{"type":"sigstoreSigned","keyData":"AAAA"}"#);
-    assert_eq!(names(&case.seen), ["requirement-not-checked-here"]);
+    case.place().attachments.unread = Some(2);
+    assert_eq!(names(&case.seen), ["attachments-not-used"]);
+    case.place().attachments = AttachmentsSeen { enabled: true, result: Some(Ok(0)), ..AttachmentsSeen::default() };
+    assert_eq!(names(&case.seen), ["attachment-missing"]);
+    case.place().attachments.result = Some(Err("404".into()));
+    assert!(names(&case.seen).contains(&"attachments-unreadable".to_owned()));
 }
 
 #[test]

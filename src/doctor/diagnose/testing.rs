@@ -56,12 +56,7 @@ impl Case {
         };
         let source =
             PullSource { reference: reference.clone(), insecure: false, is_mirror: false, blocked: None, from: None };
-        let place = PlaceSeen {
-            extension: None,
-            lookaside: Some(lookaside("https://h/base", 0)),
-            of_list: None,
-            logical: None,
-        };
+        let place = PlaceSeen { lookaside: Some(lookaside("https://h/base", 0)), ..PlaceSeen::default() };
         let seen = Observations {
             paths: Paths {
                 policy: "/etc/containers/policy.json".into(),
@@ -73,6 +68,7 @@ impl Case {
             scope: Some(ScopeMatch::Default),
             requirements: requirements(r#"{"type":"signedBy","keyType":"GPGKeys","keyPath":"/keys/alice.asc"}"#),
             docker_scopes: Vec::new(),
+            namespaces: std::collections::BTreeMap::new(),
             sources: vec![SourceSeen { ping: Some(Ok(ping)), ..SourceSeen::new(source) }],
             manifest: Some(ManifestSeen {
                 physical: reference,

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::{Chart, Found, Walk};
-use crate::doctor::observation::{Judged, KeyFault, SignatureSeen, Untrusted, WriteSeen};
-use crate::openpgp;
+use crate::doctor::observation::{Judged, KeyFault, KeyFileSeen, KeyFileState, SignatureSeen, Untrusted, WriteSeen};
+use crate::openpgp::{self, KEYRING_LIMIT, Keyring};
 use crate::policy::{
-    self, Image, ManifestEvidence, Options, Origin, Policy, Requirement, SignatureBlob, SignatureVerdict, Signatures,
+    self, Image, KeySource, ManifestEvidence, Options, Origin, Policy, Requirement, SignatureBlob, SignatureVerdict,
+    Signatures,
 };
 use crate::registries_d::{Configuration, Mode, Origin as Configured};
 use crate::signature::{Claim, simple_signing};
@@ -66,7 +67,11 @@ impl Walk {
             _ => None,
         });
         let fault = keys.filter(|_| !verdict.accepted).find_map(|keys| {
-            self.mechanism.examine(message, keys).err().map(|fault| KeyFault { fault, keys: keys.clone() })
+            self.mechanism.examine(message, keys).err().map(|fault| KeyFault {
+                fault,
+                keys: keys.clone(),
+                files: key_files(keys),
+            })
         });
         let untrusted = openpgp::inspect(message).ok().map(|untrusted| Untrusted {
             reference: Claim::parse(&untrusted.content).map_or_else(|_| "no claim".to_owned(), |claim| claim.reference),
@@ -86,6 +91,28 @@ impl Walk {
             chart.seen.write = Some(WriteSeen { default_store: Some(folder), unwritable });
         }
     }
+}
+
+/// Looks at the key files of a requirement.
+pub(in crate::doctor) fn key_files(keys: &KeySource) -> Vec<KeyFileSeen> {
+    let paths = match keys {
+        KeySource::Path(path) => std::slice::from_ref(path),
+        KeySource::Paths(paths) => paths.as_slice(),
+        KeySource::Data(_) => &[],
+    };
+    let state = |path: &Path| match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => KeyFileState::Missing,
+        Err(error) => KeyFileState::Unreadable(error.to_string()),
+        Ok(found) if !found.is_file() => KeyFileState::Unreadable("it is not a regular file".to_owned()),
+        Ok(found) if found.len() > KEYRING_LIMIT as u64 => KeyFileState::Unreadable("it is too large".to_owned()),
+        Ok(_) => match std::fs::read(path) {
+            Ok(bytes) => {
+                KeyFileState::Keys(Keyring::parse([bytes]).fingerprints().iter().map(ToString::to_string).collect())
+            }
+            Err(error) => KeyFileState::Unreadable(error.to_string()),
+        },
+    };
+    paths.iter().map(|path| KeyFileSeen { path: path.clone(), state: state(path) }).collect()
 }
 
 fn told(verdict: &SignatureVerdict) -> String {

@@ -4,17 +4,20 @@
 mod judge;
 mod visit;
 
+#[cfg(test)]
+pub(super) use judge::key_files;
+
 use std::path::PathBuf;
 
 use super::diagnose::diagnose;
-use super::observation::{Observations, Paths, SourceSeen, Stop};
+use super::observation::{NamespaceSeen, Observations, Paths, SourceSeen, Stop};
 use super::report::{Report, Step};
 use crate::host::Environment;
 use crate::image::{Digest, ImageReference, Reference};
 use crate::lookup::OpenPgp;
 use crate::lookup::Platform;
 use crate::policy::{self, Policy, Requirement, SignatureBlob};
-use crate::registries_conf;
+use crate::registries_conf::{self, ShortName};
 use crate::registries_d::{self, LookasideBase};
 use crate::registry::RegistryClient;
 
@@ -41,8 +44,10 @@ pub struct Given {
 /// All that a walk starts with.
 #[derive(Debug)]
 pub struct Walk {
-    /// The user's name of the image.
+    /// The image's full name.
     pub image: ImageReference,
+    /// What the user wrote, if that was a short name, and how it was resolved.
+    pub short_name: Option<(String, registries_conf::ShortName)>,
     /// Where this host's files are.
     pub paths: Paths,
     /// The policy and its file.
@@ -111,6 +116,7 @@ impl Walk {
             scope: None,
             requirements: Vec::new(),
             docker_scopes: Vec::new(),
+            namespaces: std::collections::BTreeMap::new(),
             sources: Vec::new(),
             manifest: None,
             place: None,
@@ -120,6 +126,15 @@ impl Walk {
     }
 
     async fn course(&self, chart: &mut Chart) {
+        if let Some((written, ShortName { full, from, is_alias, others })) = &self.short_name {
+            let by = if *is_alias { "an alias" } else { "the first of unqualified-search-registries" };
+            let mut answer = format!("{full}, by {by} in {}", from.display());
+            if !others.is_empty() {
+                answer.push_str(&format!("; podman tries {} next", others.join(", ")));
+            }
+            let request = format!("podman and CRI-O; skopeo and docker take {written} for docker.io's");
+            chart.step("short-name", request, answer, true);
+        }
         let Some(policy) = self.read_policy(chart) else { return };
         let Some(configuration) = self.read_registries_d(chart) else { return };
         let Some(sources) = self.read_registries_conf(chart) else { return };
@@ -158,7 +173,18 @@ impl Walk {
 
     fn read_registries_d(&self, chart: &mut Chart) -> Option<&registries_d::Configuration> {
         match &self.registries_d {
-            Ok(configuration) => Some(configuration),
+            Ok(configuration) => {
+                let seen = |(namespace, placed): (&String, &registries_d::Placed)| {
+                    let seen = NamespaceSeen {
+                        path: placed.path.clone(),
+                        lookaside: placed.section.lookaside.clone(),
+                        attachments: placed.section.use_sigstore_attachments,
+                    };
+                    (namespace.clone(), seen)
+                };
+                chart.seen.namespaces = configuration.docker.iter().map(seen).collect();
+                Some(configuration)
+            }
             Err(error) => {
                 chart.stop("registries.d", "registries.d", error.to_string(), Stop::RegistriesD);
                 None

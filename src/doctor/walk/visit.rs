@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use super::{Chart, Found, Walk};
 use crate::doctor::observation::{LookasideSeen, ManifestSeen, PlaceSeen, ReadFailure, ReadOutcome, SourceSeen};
 use crate::doctor::report::Outcome;
-use crate::image::{Digest, Instance, ManifestKind, Reference, inspect_list, kind, manifest_digest};
+use crate::image::{Digest, Instance, ManifestKind, Reference, Tag, inspect_list, kind, manifest_digest};
 use crate::lookup::{LookupError, Signatures};
-use crate::policy::{Origin, SignatureBlob};
+use crate::policy::{Origin, Requirement, SignatureBlob};
 use crate::registries_conf::PullSource;
 use crate::registries_d::{Configuration, LookasideBase, Mode, Origin as Configured};
 use crate::registry::{Ping, RegistryClient, SIGNATURE_LIMIT, Selector, redact};
@@ -191,7 +191,6 @@ impl Walk {
         }
     }
 
-    /// Reads the signatures where a client does.
     /// Chooses the member of a list that a client takes.
     fn choose<'a>(&self, instances: &'a [Instance]) -> Option<&'a Instance> {
         let wanted = self.platform.wanted();
@@ -200,6 +199,7 @@ impl Walk {
         fitting.or_else(|| instances.iter().find(|instance| instance.platform.is_empty()))
     }
 
+    /// Reads the signatures where a client does.
     pub(super) async fn find_signatures(
         &self,
         chart: &mut Chart,
@@ -209,39 +209,77 @@ impl Walk {
         if let Some(signatures) = &self.given.signatures {
             return Ok(signatures.clone());
         }
-        let mut place = PlaceSeen { extension: None, lookaside: None, of_list: None, logical: None };
+        let mut place = PlaceSeen::default();
         // The lookaside's URL must be one even where the extension is used (spec 1.5).
-        let result = match self.shelf(configuration, &found.physical, found.physical.repository().path(), &found.digest)
-        {
-            Err(sentence) => {
-                chart.step("lookaside", format!("registries.d for {}", found.physical), sentence.clone(), false);
-                let failure = ReadFailure::Url(sentence.clone());
-                place.lookaside = Some(LookasideSeen {
-                    base: String::new(),
-                    origin: None,
-                    first: String::new(),
-                    outcome: ReadOutcome::Failed { at: String::new(), failure },
+        let mut result =
+            match self.shelf(configuration, &found.physical, found.physical.repository().path(), &found.digest) {
+                Err(sentence) => {
+                    chart.step("lookaside", format!("registries.d for {}", found.physical), sentence.clone(), false);
+                    let failure = ReadFailure::Url(sentence.clone());
+                    place.lookaside = Some(LookasideSeen {
+                        base: String::new(),
+                        origin: None,
+                        first: String::new(),
+                        outcome: ReadOutcome::Failed { at: String::new(), failure },
+                    });
+                    Err(sentence)
+                }
+                Ok(_) if found.signatures && self.given.lookaside.is_none() => {
+                    let (url, result) = extension(found, &found.digest).await;
+                    let (answer, ok) = match &result {
+                        Ok(signatures) => (format!("200, {} signature(s)", signatures.len()), true),
+                        Err(sentence) => (sentence.clone(), false),
+                    };
+                    chart.step("extension", format!("GET {url}"), answer, ok);
+                    place.extension = Some((url, result.as_ref().map(Vec::len).map_err(Clone::clone)));
+                    result
+                }
+                Ok(shelf) => {
+                    let (seen, read) = self.read(chart, found, shelf, "lookaside").await;
+                    place.lookaside = Some(seen);
+                    read
+                }
+            };
+        if found.base.is_some() && self.given.lookaside.is_none() {
+            place.attachments.enabled = configuration.attachments(&found.physical).enabled;
+            if place.attachments.enabled && result.is_ok() {
+                let read = self.attachments(chart, found, "attachments").await;
+                place.attachments.result = Some(read.as_ref().map(Vec::len).map_err(Clone::clone));
+                result = result.and_then(|mut blobs| {
+                    blobs.extend(read?);
+                    Ok(blobs)
                 });
-                Err(sentence)
             }
-            Ok(_) if found.signatures && self.given.lookaside.is_none() => {
-                let (url, result) = extension(found, &found.digest).await;
-                let (answer, ok) = match &result {
-                    Ok(signatures) => (format!("200, {} signature(s)", signatures.len()), true),
-                    Err(sentence) => (sentence.clone(), false),
-                };
-                chart.step("extension", format!("GET {url}"), answer, ok);
-                place.extension = Some((url, result.as_ref().map(Vec::len).map_err(Clone::clone)));
-                result
-            }
-            Ok(shelf) => {
-                let (seen, read) = self.read(chart, found, shelf, "lookaside").await;
-                place.lookaside = Some(seen);
-                read
-            }
-        };
+        }
         chart.seen.place = Some(place);
         result
+    }
+
+    /// Reads the sigstore attachments beside the image.
+    async fn attachments(
+        &self,
+        chart: &mut Chart,
+        found: &Found,
+        step: &'static str,
+    ) -> Result<Vec<SignatureBlob>, String> {
+        let lookup = self.lookup(found);
+        let tag = format!("{}-{}.sig", found.digest.algorithm().name(), found.digest.hex());
+        let (base, path) = (found.base.as_deref().unwrap_or_default(), found.physical.repository().path());
+        let read = lookup.attachments(&found.physical, &found.digest).await.map_err(|error| error.to_string());
+        let (answer, ok) = match &read {
+            Ok(blobs) => (format!("{} sigstore signature(s)", blobs.len()), true),
+            Err(sentence) => (sentence.clone(), false),
+        };
+        chart.step(step, format!("GET {base}v2/{path}/manifests/{tag}"), answer, ok);
+        read
+    }
+
+    fn lookup(&self, found: &Found) -> Signatures {
+        Signatures {
+            client: found.client.clone(),
+            configuration: Configuration::default(),
+            environment: self.environment.clone(),
+        }
     }
 
     /// Finds the lookaside of a name: the given one, or what registries.d says.
@@ -268,11 +306,7 @@ impl Walk {
         step: &'static str,
     ) -> (LookasideSeen, Result<Vec<SignatureBlob>, String>) {
         let Shelf { base, origin, path, digest } = shelf;
-        let lookup = Signatures {
-            client: found.client.clone(),
-            configuration: Configuration::default(),
-            environment: self.environment.clone(),
-        };
+        let lookup = self.lookup(found);
         let registry = found.physical.repository().domain();
         let shown = |index| without_secrets(base.redacted_url(path, digest, index));
         let (verb, good, none) = if base.is_http() { ("GET", "200, ", "404") } else { ("open", "", "no such file") };
@@ -314,7 +348,7 @@ impl Walk {
         let physical = &found.physical;
         let path = physical.repository().path();
         let ill = chart.seen.outcome() != Outcome::Accepted;
-        let nothing = place.count() == Some(0);
+        let nothing = place.simple() == Some(0);
         let by_extension = place.extension.is_some();
         let list = chart.seen.manifest.as_ref().and_then(|seen| seen.list.as_ref()).map(|(list, _)| list.clone());
         if let (true, true, Some(list)) = (ill, nothing, list) {
@@ -325,6 +359,25 @@ impl Walk {
                 self.shelf(configuration, physical, path, &found.digest)
         {
             place.lookaside = Some(self.read(chart, found, shelf, PROBE).await.0);
+        }
+        let wants_sigstore =
+            chart.seen.requirements.iter().any(|requirement| matches!(requirement, Requirement::SigstoreSigned(_)));
+        if ill && wants_sigstore && found.base.is_some() {
+            if !place.attachments.enabled {
+                place.attachments.unread = self.attachments(chart, found, PROBE).await.ok().map(|blobs| blobs.len());
+            }
+            if place.attachments.unread.or(place.attachments.result.clone().and_then(Result::ok)) == Some(0) {
+                place.attachments.has_bundle = self.has_bundle(chart, found).await;
+            }
+        }
+        if ill
+            && nothing
+            && !by_extension
+            && let Ok(shelf) = self.shelf(configuration, physical, path, &found.digest)
+            && let Some(base) = shelf.base.without_slash()
+        {
+            let (seen, _) = self.read(chart, found, Shelf { base, ..shelf }, PROBE).await;
+            place.without_slash = Some(seen).filter(|seen| seen.found().unwrap_or(0) > 0);
         }
         let logical = self.image.repository().path();
         if ill && nothing && !by_extension && logical != path {
@@ -338,6 +391,18 @@ impl Walk {
             }
         }
         chart.seen.place = Some(place);
+    }
+
+    /// Tells whether there is a bundle of cosign 3: an image or index tagged with the digest, without `.sig`.
+    async fn has_bundle(&self, chart: &mut Chart, found: &Found) -> bool {
+        let tag = format!("{}-{}", found.digest.algorithm().name(), found.digest.hex());
+        let (base, path) = (found.base.as_deref().unwrap_or_default(), found.physical.repository().path());
+        let Ok(wanted) = Tag::parse(&tag) else { return false };
+        let exists = found.client.manifest_exists(found.physical.repository(), Selector::Tag(&wanted)).await;
+        let exists = exists.unwrap_or(false);
+        let answer = if exists { "a bundle of cosign 3, which no released client reads" } else { "none" };
+        chart.step(PROBE, format!("HEAD {base}v2/{path}/manifests/{tag}"), answer, true);
+        exists
     }
 
     /// Counts the signatures of another digest, in the same way.
