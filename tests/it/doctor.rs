@@ -1,6 +1,8 @@
 //! The doctor against a real registry and a running server, and against the real skopeo: what it
 //! decides is what skopeo does.
 
+mod advice;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -150,7 +152,7 @@ fn keys_and_names_that_do_not_fit() {
     let bob = ward.policy("bob");
     let report = ward.doctor(&ward.name, &bob, &[]);
     assert_eq!((&report["decision"], ailments(&report)), (&"rejected".into(), vec!["key-missing".to_owned()]));
-    assert!(fix(&report).contains("gpg --armor --export ") && fix(&report).contains("bob.pub.asc"), "{report:#}");
+    assert!(fix(&report).contains("gpg --export ") && fix(&report).contains("bob.pub.asc.new"), "{report:#}");
     ward.agrees(&report, &ward.name, &bob);
 
     // Signed under the name that the registry once had.

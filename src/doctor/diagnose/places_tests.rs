@@ -3,7 +3,7 @@
 use super::super::testing::{Case, lookaside, names, requirements};
 use super::*;
 use crate::doctor::diagnose;
-use crate::doctor::observation::WriteSeen;
+use crate::doctor::observation::{NamespaceSeen, WriteSeen};
 use crate::image::{Digest, Instance, Reference};
 use crate::policy::Reason;
 
@@ -203,4 +203,20 @@ fn the_default_folder_cannot_be_written() {
     ");
     case.place().extension = Some(("https://q.io/extensions/".into(), Ok(1)));
     assert!(!names(&case.seen).iter().any(|name| name.contains("unwritable")), "the extension is written to");
+}
+
+#[test]
+fn slash_too_much_is_named_and_nobody_signs_again() {
+    let mut case = Case::new("q.io/birds/bluebird:1");
+    case.place().lookaside = Some(lookaside("https://h/base/", 0));
+    case.place().without_slash = Some(lookaside("https://h/base", 1));
+    assert_eq!(names(&case.seen), ["lookaside-doubled-slash"]);
+    let there =
+        NamespaceSeen { path: "/etc/x.yaml".into(), lookaside: "https://h/base/".into(), ..NamespaceSeen::default() };
+    case.seen.namespaces.insert("q.io".into(), there);
+    insta::assert_snapshot!(diagnose(&case.seen)[0].fix, @r"
+    # /etc/x.yaml: change the section q.io that is there (a second one in another file would fail every pull)
+    -    lookaside: https://h/base/
+    +    lookaside: https://h/base
+    ");
 }

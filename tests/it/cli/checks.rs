@@ -50,8 +50,10 @@ fn a_policy_as_a_table() {
           docker-daemon ""          insecureAcceptAnything
           warning: docker scope "https://quay.io": never matches: names have no scheme; write "quay.io" instead of https://…
           warning: docker scope "https://quay.io": keyType X509Certificates is not implemented and always rejects
+          warning: docker scope "q.io": an image must fulfil all 2 requirements of the list (signedBy, sigstoreSigned), not one of them; to accept any of several keys, list them as keyPaths of one requirement
           warning: docker scope "q.io": open /nowhere/key: no such file or directory
           warning: docker scope "q.io": there is no key, so it always rejects
+          warning: docker scope "q.io": keyData is no public key that clients read, and accepts no image: PEM decoding failed
         "#);
 }
 
