@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::backend::Backend;
 use super::layout::SetAddress;
+use super::set_state::SetState;
 use super::signatures::Store;
 
 /// How long an empty set is believed to be empty. Appending to one that is not costs a look more;
@@ -56,6 +57,20 @@ impl Store {
             }
         }
         store
+    }
+
+    /// Returns what a set looks like from outside, if that is a matter of microseconds: for a folder on this machine.
+    /// `None` where it is not, or cannot be found out.
+    pub fn state(&self, at: &SetAddress) -> Option<SetState> {
+        match &self.backend {
+            Backend::Local { tree, .. } => tree.state(at).ok(),
+            Backend::Objects(_) => None,
+        }
+    }
+
+    /// Tells whether [`Store::state`] may be asked on a thread that must not wait.
+    pub fn has_quick_state(&self) -> bool {
+        matches!(&self.backend, Backend::Local { tree, .. } if !tree.is_remote())
     }
 
     /// Tells whether this is a folder: work for the processors and the disk, with no waiting for

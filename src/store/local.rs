@@ -25,6 +25,7 @@ use super::error::StoreError;
 use super::layout::{SetAddress, is_leftover, signature_name};
 use super::lease::{Attempt, Lease};
 use super::local_set::{OpenSet, Reading, Size, open_unlinked};
+use super::set_state::SetState;
 use super::settled::mark_whole;
 use super::signatures::StoredSignature;
 use super::staging::Staging;
@@ -99,6 +100,31 @@ impl LocalTree {
             }
         }
         Ok(snapshot)
+    }
+
+    /// Returns what a set looks like from outside; a missing set looks like nothing.
+    pub(super) fn state(&self, at: &SetAddress) -> Result<SetState, StoreError> {
+        OpenSet::open(self, at)?.map_or_else(|| Ok(SetState::default()), |set| set.state())
+    }
+
+    /// Tells whether the folder lies on another machine, or in another program, which may not answer.
+    pub(super) fn is_remote(&self) -> bool {
+        // NFS, SMB (three numbers), FUSE, 9P, Ceph, AFS, GFS2, OCFS2, Lustre.
+        const REMOTE: [u32; 11] = [
+            0x6969,
+            0x517b,
+            0xff53_4d42,
+            0xfe53_4d42,
+            0x6573_5546,
+            0x0102_1997,
+            0x00c3_6400,
+            0x5346_414f,
+            0x0116_1970,
+            0x7461_636f,
+            0x0bd0_0bd0,
+        ];
+        rustix::fs::statfs(&self.root)
+            .map_or(true, |found| u32::try_from(found.f_type & 0xffff_ffff).map_or(true, |kind| REMOTE.contains(&kind)))
     }
 
     /// Looks for `blob` and for the highest number; what is found is flushed before it is told.

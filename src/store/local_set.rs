@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::error::StoreError;
 use super::layout::{SetAddress, signature_name, signature_number};
 use super::local::{LocalTree, failed, is_missing};
+use super::set_state::SetState;
 use super::settled::{Standing, is_young_file, standing};
 use super::signatures::SET_LIMIT;
 use crate::signature::BLOB_LIMIT;
@@ -132,6 +133,20 @@ impl<'a> OpenSet<'a> {
         })?;
         entries.sort_unstable();
         Ok(entries)
+    }
+
+    /// Returns what the folder and its files look like from outside.
+    pub(super) fn state(&self) -> Result<SetState, StoreError> {
+        let folder = fstat(&self.folder).map_err(|error| failed("opening", &self.path, &error.into()))?;
+        let mut state = SetState::new(&folder);
+        for entry in self.entries()? {
+            match statat(&self.folder, signature_name(entry.number), AtFlags::empty()) {
+                Ok(found) => state.add(entry.number, &found),
+                Err(error) if is_missing(&error.into()) => {}
+                Err(error) => return Err(self.failed(entry.number, &error.into())),
+            }
+        }
+        Ok(state)
     }
 
     /// Tells whether there is any signature.

@@ -303,3 +303,36 @@ async fn nothing_is_removed_or_moved_beside_a_file_that_is_being_written() {
     assert_eq!(store.append(&at, CUT_OFF).await.unwrap(), Appended::Created(4));
     writer.join().unwrap();
 }
+
+#[test]
+fn signature_written_by_another_program_is_served_at_once() {
+    let store = tempfile::tempdir().unwrap();
+    let server = crate::support::server::Server::start(&["--store", text(store.path())]);
+    let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let set = store.path().join(format!("birds/bluebird@sha256={digest}"));
+    let get = |number: u32| {
+        let path = format!("/lookaside/birds/bluebird@sha256={digest}/signature-{number}");
+        let answer = crate::support::http::get(&server.address, &path);
+        (answer.status, answer.body)
+    };
+    // Asked for first, as by a pull of the unsigned image.
+    for round in 0..3u8 {
+        assert_eq!(get(1).0, 404);
+        std::fs::create_dir_all(&set).unwrap();
+        std::fs::write(set.join("signature-1"), [0xa3, b'A' + round]).unwrap();
+        assert_eq!(get(1), (200, vec![0xa3, b'A' + round]), "at once");
+        assert_eq!(get(2).0, 404);
+        std::fs::write(set.join("signature-2"), b"\xa3second").unwrap();
+        assert_eq!(get(2), (200, b"\xa3second".to_vec()), "at once");
+        // Rewritten in place, and replaced by a rename, with the same size: within a second.
+        std::fs::write(set.join("signature-1"), [0xa3, b'K' + round]).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1000));
+        assert_eq!(get(1), (200, vec![0xa3, b'K' + round]));
+        std::fs::write(set.join(".other"), [0xa3, b'U' + round]).unwrap();
+        std::fs::rename(set.join(".other"), set.join("signature-1")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1000));
+        assert_eq!(get(1), (200, vec![0xa3, b'U' + round]));
+        std::fs::remove_dir_all(store.path().join("birds")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1000));
+    }
+}

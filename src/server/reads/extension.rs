@@ -50,7 +50,7 @@ pub(crate) async fn list(
         ManifestState::Absent => Bytes::from(format!("{OPENING}{CLOSING}")),
         ManifestState::Readable => {
             let address = address(prefix, name, digest)?;
-            let set = sets.get(address).await;
+            let set = sets.get_whole(address).await;
             let set: Arc<SignatureSet> = set.map_err(|error| Problem::unread(&error, ErrorFormat::Registry))?;
             set.listing.get_or_init(|| render(name, digest, &set.entries)).clone()
         }

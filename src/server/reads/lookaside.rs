@@ -35,7 +35,10 @@ pub(crate) async fn serve(
     let position = position(&address).ok_or(Problem::NoSuchSignature)?;
     let entry = match address.set.layout() {
         Layout::Image => {
-            let set = sets.get(address.set).await.map_err(|error| Problem::unread(&error, ErrorFormat::Plain))?;
+            let set = sets
+                .get_at(address.set, position)
+                .await
+                .map_err(|error| Problem::unread(&error, ErrorFormat::Plain))?;
             set.entries.get(position - 1).cloned()
         }
         Layout::Release => Box::pin(releases.at(sets, address.set, position, visible)).await?,

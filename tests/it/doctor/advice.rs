@@ -41,7 +41,8 @@ fn key(name: &str, armoured: bool) -> Vec<u8> {
 #[test]
 fn keys_are_added_without_losing_those_that_are_there() {
     let bob = || Some(key("bob", true));
-    let cases: [(&str, Vec<(&str, Option<Vec<u8>>)>); 5] = [
+    type KeyFile = (&'static str, Option<Vec<u8>>);
+    let cases: [(&str, Vec<KeyFile>); 5] = [
         ("key-missing", vec![("bob.asc", bob())]),
         ("key-missing", vec![("bob.gpg", Some(key("bob", false)))]),
         ("keyring-unreadable", vec![("bob.asc", bob()), ("alice key.asc", None)]),

@@ -24,10 +24,12 @@ use renewal::Renewal;
 use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::metrics::{self, AppendResult, LoadResult, LookupResult, StoreOperation, StoreOutcome};
-use crate::store::{Appended, Removed, SetAddress, Store, StoreError, StorePath, StoredSignature};
+use crate::store::{Appended, Removed, SetAddress, SetState, Store, StoreError, StorePath, StoredSignature};
 
 /// Sets share generations by hash; a clash costs one needless reload.
 const GENERATIONS: usize = 1024;
+/// How long a set in a folder is served without a look at the folder, in milliseconds.
+const COMPARED_MILLIS: u64 = 900;
 /// What a cached set costs beside its bytes, about.
 const OVERHEAD: usize = 512;
 
@@ -38,6 +40,14 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns the same for a thread that may block, if reading is file work.
     fn here(&self) -> Option<Arc<dyn Backend>> {
         None
+    }
+    /// Returns what a set looks like from outside, where that can be asked on a thread that must not wait.
+    fn state(&self, _set: &SetAddress) -> Option<SetState> {
+        None
+    }
+    /// Tells whether [`Backend::state`] knows.
+    fn has_state(&self) -> bool {
+        false
     }
     /// Appends to the set what is not there yet.
     fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>>;
@@ -54,6 +64,14 @@ impl Backend for Store {
 
     fn here(&self) -> Option<Arc<dyn Backend>> {
         self.is_local().then(|| Arc::new(self.for_bulk(1)) as Arc<dyn Backend>)
+    }
+
+    fn state(&self, set: &SetAddress) -> Option<SetState> {
+        Store::state(self, set)
+    }
+
+    fn has_state(&self) -> bool {
+        self.has_quick_state()
     }
 
     fn append<'a>(&'a self, set: &'a SetAddress, bytes: &'a [u8]) -> BoxFuture<'a, Result<Appended, StoreError>> {
@@ -116,9 +134,14 @@ pub(crate) struct SignatureSet {
     loaded: Instant,
     /// Whether it is to be loaded anew.
     asked: AtomicBool,
+    /// What it looked like just before it was read, where that is known.
+    state: Option<SetState>,
+    /// When that was compared last, in milliseconds since it was loaded.
+    compared: AtomicU64,
 }
 
 async fn load(backend: &dyn Backend, address: &SetAddress) -> Result<Arc<SignatureSet>, StoreError> {
+    let state = if backend.has_state() { backend.state(address) } else { None };
     let stored = timed(StoreOperation::Read, backend.signatures(address)).await;
     metrics::CACHE_LOADS.inc(if stored.is_ok() { LoadResult::Ok } else { LoadResult::Failed });
     let stored = stored.inspect_err(|error| match error {
@@ -127,7 +150,8 @@ async fn load(backend: &dyn Backend, address: &SetAddress) -> Result<Arc<Signatu
     })?;
     let entries = stored.into_iter().map(|signature| Entry::new(signature.bytes)).collect();
     let asked = AtomicBool::new(false);
-    Ok(Arc::new(SignatureSet { entries, listing: OnceLock::new(), loaded: Instant::now(), asked }))
+    let (loaded, compared) = (Instant::now(), AtomicU64::new(0));
+    Ok(Arc::new(SignatureSet { entries, listing: OnceLock::new(), loaded, asked, state, compared }))
 }
 
 /// A set in one of its states.
@@ -159,7 +183,11 @@ pub(crate) struct SetCache {
 
 impl SetCache {
     pub(crate) fn new(backend: Arc<dyn Backend>, config: &ServerConfig) -> Self {
-        let lifetime = Duration::from_secs(config.cache.set_seconds);
+        let mut lifetime = Duration::from_secs(config.cache.set_seconds);
+        if backend.here().is_some() && !backend.has_state() {
+            // A folder of another machine: changes are seen by reading it anew.
+            lifetime = lifetime.min(Duration::from_secs(1));
+        }
         let sets = moka::future::Cache::builder()
             .max_capacity(config.cache.set_bytes)
             .weigher(|Key { address, .. }: &Key, set: &Arc<SignatureSet>| {
@@ -182,18 +210,74 @@ impl SetCache {
     }
 
     /// Returns a set; a missing one is empty. Askers at the same time share one store visit.
+    ///
+    /// In a folder of this machine, what another program wrote a second ago is seen, and a set without signatures is
+    /// compared with the folder each time.
     pub(crate) async fn get(&self, address: SetAddress) -> Result<Arc<SignatureSet>, Arc<StoreError>> {
+        self.get_with(address, |set| !set.entries.is_empty()).await
+    }
+
+    /// The same for who asks for one position: that there is none is compared with the folder each time, since an
+    /// image pulled just after its signature was written must not be unsigned.
+    pub(crate) async fn get_at(
+        &self,
+        address: SetAddress,
+        position: usize,
+    ) -> Result<Arc<SignatureSet>, Arc<StoreError>> {
+        self.get_with(address, move |set| set.entries.len() >= position).await
+    }
+
+    /// The same for who shows the whole set.
+    pub(crate) async fn get_whole(&self, address: SetAddress) -> Result<Arc<SignatureSet>, Arc<StoreError>> {
+        self.get_with(address, |_| false).await
+    }
+
+    /// `suffices` tells whether a set has what is asked for, and so may be some time old.
+    async fn get_with(
+        &self,
+        address: SetAddress,
+        suffices: impl FnOnce(&SignatureSet) -> bool,
+    ) -> Result<Arc<SignatureSet>, Arc<StoreError>> {
         let key = self.key(address);
         // There or not, nothing is waited for; and so no connection keeps room for it.
         if let Some(set) = self.sets.get(&key).now_or_never().flatten() {
-            metrics::CACHE_LOOKUPS.inc(LookupResult::Hit);
-            self.renewal.asked(key, &set);
-            return Ok(set);
+            if self.is_current(&key.address, &set, suffices(&set)) {
+                metrics::CACHE_LOOKUPS.inc(LookupResult::Hit);
+                self.renewal.asked(key, &set);
+                return Ok(set);
+            }
+            metrics::CACHE_LOOKUPS.inc(LookupResult::Miss);
+            return Box::pin(self.reload(key, set)).await;
         }
         metrics::CACHE_LOOKUPS.inc(LookupResult::Miss);
         let address = key.address.clone();
         // Boxed: each connection has room for this future, and mostly a set is there.
         Box::pin(self.sets.try_get_with(key, load(&*self.backend, &address))).await
+    }
+
+    /// Tells whether a set is what the folder has.
+    fn is_current(&self, address: &SetAddress, set: &SignatureSet, suffices: bool) -> bool {
+        let Some(state) = &set.state else { return true };
+        let age = u64::try_from(set.loaded.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if suffices && age.saturating_sub(set.compared.load(Ordering::Relaxed)) < COMPARED_MILLIS {
+            return true;
+        }
+        // A folder that cannot be looked at is read anew, and that says why.
+        let unchanged = self.backend.state(address).is_some_and(|now| now.is_unchanged_since(state));
+        if unchanged {
+            set.compared.store(age, Ordering::Relaxed);
+        }
+        unchanged
+    }
+
+    /// Loads a set that has changed. Others who noticed, too, share the visit.
+    async fn reload(&self, key: Key, old: Arc<SignatureSet>) -> Result<Arc<SignatureSet>, Arc<StoreError>> {
+        let is_old = self.sets.get(&key).await.is_some_and(|there| Arc::ptr_eq(&there, &old));
+        if is_old {
+            self.sets.invalidate(&key).await;
+        }
+        let address = key.address.clone();
+        self.sets.try_get_with(key, load(&*self.backend, &address)).await
     }
 
     /// Appends to a set if `admit` agrees to the set as it is at this moment.
