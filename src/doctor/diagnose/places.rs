@@ -333,12 +333,31 @@ fn mirror(
     findings: &mut Findings,
 ) {
     let physical = manifest.physical.repository();
+    let base = lookaside.base.trim_end_matches('/');
+    let is_folder = base.starts_with("file://");
+    let root = if is_folder { escape::shell(file(base)) } else { "FOLDER-OF-THE-LOOKASIDE".to_owned() };
+    let folder = physical.path().rsplit_once('/').map_or(".", |(folder, _)| folder);
+    // Paths of repositories mean nothing to a shell.
+    let mut fix = format!(
+        "# copy the signatures to the path by which clients look:\n\
+         cd {root} && mkdir -p {folder} && for set in {path}@*; do cp -an \"$set\" \"{}@${{set##*@}}\"; done",
+        physical.path()
+    );
     let location = |base: &str| {
         let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
-        rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{}", path.trim_end_matches('/')))
+        rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}"))
     };
-    let prefix = Some(location(&lookaside.base)).filter(|prefix| harmless(prefix));
-    let prefix = prefix.unwrap_or_else(|| "/PATH-OF-THE-BASE".to_owned());
+    if let Some(prefix) = Some(location(base)).filter(|prefix| !is_folder && harmless(prefix)) {
+        fix.push_str(&format!(
+            "\n# or let its web server map the path; nginx:\nrewrite ^{prefix}/{}(@.*)$ {prefix}/{path}$1 last;",
+            physical.path()
+        ));
+    }
+    // Clients may look into another lookaside for the mirror.
+    let looked_into = seen.place.as_ref().and_then(|place| place.lookaside.as_ref());
+    if looked_into.is_some_and(|there| there.base.trim_end_matches('/') != base) {
+        fix = format!("{fix}\n{}", fix::registries_d(seen, physical.domain(), base, None));
+    }
     findings.add(
         Ailment::MirrorPathDiffers,
         Severity::Fails,
@@ -347,28 +366,8 @@ fn mirror(
              at {}.",
             seen.image, lookaside.first
         ),
-        format!(
-            "# either let the web server of {} map the mirror's paths; nginx:\nrewrite ^{prefix}/{}(@.*)$ {prefix}/{path}$1 \
-             last;\n{}\n# or pull by the mirror's own name, and let the policy read it as the signed one:\n{}",
-            escape::text(&lookaside.base),
-            physical.path(),
-            fix::registries_d(seen, physical.domain(), &lookaside.base, None),
-            fix::signed_by(
-                &seen.paths,
-                physical.as_str(),
-                keys(seen),
-                Some(&fix::remap(physical.as_str(), seen.image.repository().as_str())),
-            )
-        ),
+        fix,
     );
-}
-
-/// The keys of the first `signedBy` for this image.
-fn keys(seen: &Observations) -> Option<&crate::policy::KeySource> {
-    seen.requirements.iter().find_map(|requirement| match requirement {
-        crate::policy::Requirement::SignedBy(signed_by) => Some(&signed_by.keys),
-        _ => None,
-    })
 }
 
 /// The folder into which `--sign-by` would write, if nothing else is configured.

@@ -171,18 +171,19 @@ fn a_mirror_asks_by_its_own_path() {
     case.place().logical = Some((lookaside("https://h/base/", 1), "birds/bluebird".to_owned()));
     assert_eq!(names(&case.seen), ["mirror-path-differs"]);
     insta::assert_snapshot!(diagnose(&case.seen)[0].fix, @r#"
-    # either let the web server of https://h/base/ map the mirror's paths; nginx:
+    # copy the signatures to the path by which clients look:
+    cd FOLDER-OF-THE-LOOKASIDE && mkdir -p vendor/birds && for set in birds/bluebird@*; do cp -an "$set" "vendor/birds/bluebird@${set##*@}"; done
+    # or let its web server map the path; nginx:
     rewrite ^/base/vendor/birds/bluebird(@.*)$ /base/birds/bluebird$1 last;
+    "#);
+    case.place().logical = Some((lookaside("file:///srv/a b/", 1), "birds/bluebird".to_owned()));
+    insta::assert_snapshot!(diagnose(&case.seen)[0].fix, @r#"
+    # copy the signatures to the path by which clients look:
+    cd '/srv/a b' && mkdir -p vendor/birds && for set in birds/bluebird@*; do cp -an "$set" "vendor/birds/bluebird@${set##*@}"; done
     # /etc/containers/registries.d/mirror.x-5000.yaml
     docker:
       mirror.x:5000:
-        lookaside: https://h/base/
-    # or pull by the mirror's own name, and let the policy read it as the signed one:
-    # /etc/containers/policy.json, below "transports", "docker"
-    "mirror.x:5000/vendor/birds/bluebird": [
-      {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/keys/alice.asc",
-       "signedIdentity": {"type": "remapIdentity", "prefix": "mirror.x:5000/vendor/birds/bluebird", "signedPrefix": "vendor.example/birds/bluebird"}}
-    ]
+        lookaside: "file:///srv/a b"
     "#);
 }
 

@@ -286,9 +286,11 @@ fn name(seen: &Observations, source: &str, claimed: &str, by: &str, findings: &m
                  a signature is for one name only."
             ),
             format!(
-                "# sign every image of the old domain again for the new one; the old signatures are verified first\n\
+                "# either {new} is a mirror of {old}, whose signatures you trust as they are:\n{}\n\
+                 # or the registry has moved, and you sign its images again; the old signatures are verified first:\n\
                  countersign resign --from STORE --to STORE --rename {old}={new} --policy {} --key NEW-KEY.asc --dry-run\n\
-                 countersign resign --from STORE --to STORE --rename {old}={new} --policy {0} --key NEW-KEY.asc",
+                 countersign resign --from STORE --to STORE --rename {old}={new} --policy {1} --key NEW-KEY.asc",
+                fix::signed_by(&seen.paths, &new, keys, Some(&fix::remap(&new, &old))),
                 escape::shell(&seen.paths.policy.to_string_lossy())
             ),
         ),
