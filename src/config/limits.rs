@@ -4,6 +4,8 @@
 
 use serde::Deserialize;
 
+use crate::store::MOST_SIGNATURES;
+
 use super::server::time_limit;
 
 /// Limits against exhaustion. Every field may be left out.
@@ -59,11 +61,25 @@ pub struct LimitConfig {
     /// Upload bodies of more than 16 KiB that are held in memory at once, of one client half of them;
     /// and uploads that are judged and stored at once. More wait, clients in turn. Default 32.
     pub uploads: usize,
-    /// Signatures of one digest; clients fail at 128. Default 127.
+    /// Signatures of one digest, [`MOST_SIGNATURES`] at most: clients fail at one more. Default 127.
+    #[serde(deserialize_with = "signatures_limit")]
     pub signatures_per_digest: usize,
     /// Whether reads of the lookaside are parsed and written by the server's own code, which is
     /// faster than hyper. `false` leaves every request to hyper; the answers are the same. Default true.
     pub fast_path: bool,
+}
+
+/// The most signatures of a digest that clients read.
+const MOST: usize = MOST_SIGNATURES as usize;
+
+/// Reads a limit of signatures that clients can keep to.
+fn signatures_limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let limit = usize::deserialize(deserializer)?;
+    if limit > MOST {
+        let reason = format!("it must be {MOST} or less: clients fail the pull of an image with more signatures");
+        return Err(serde::de::Error::custom(reason));
+    }
+    Ok(limit)
 }
 
 impl Default for LimitConfig {
@@ -87,7 +103,7 @@ impl Default for LimitConfig {
             upload_bytes: 6 * 1024 * 1024,
             upload_seconds: 30,
             uploads: 32,
-            signatures_per_digest: 127,
+            signatures_per_digest: MOST,
             fast_path: true,
         }
     }

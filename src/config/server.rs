@@ -341,6 +341,7 @@ mod tests {
             ("listen: 8080", "listen: invalid"),
             ("cache: {set_seconds: 18446744073709551615}", "more than a year"),
             ("limits: {header_seconds: 0}", "it must be 1 or more"),
+            ("limits: {signatures_per_digest: 128}", "it must be 127 or less"),
             ("access_timeout_seconds: 31536001", "more than a year"),
             ("umask: 27", "a umask in quotes"),
         ] {

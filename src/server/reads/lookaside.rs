@@ -11,11 +11,11 @@ use crate::server::error::{ErrorFormat, Problem};
 use crate::server::listener::response_body::{Answer, Body};
 use crate::server::reads::release::{ReleaseView, Visible};
 use crate::server::reads::set_cache::{Entry, SetCache};
-use crate::store::{Layout, SignatureAddress};
+use crate::store::{Layout, MOST_SIGNATURES, SignatureAddress};
 
 /// The highest number that is ever served: newer clients take a 128th signature for a fault of the
 /// server and fail the pull (spec containers-image 2.3).
-const POSITIONS: usize = 127;
+pub(super) const POSITIONS: usize = MOST_SIGNATURES as usize;
 
 /// Returns the position that an address names, if it is one that is ever served.
 pub(crate) fn position(address: &SignatureAddress) -> Option<usize> {

@@ -15,11 +15,12 @@ use crate::config::ServerConfig;
 use crate::image::Digest;
 use crate::metrics::StoreOperation;
 use crate::server::error::{ErrorFormat, Problem};
+use crate::server::reads::lookaside::POSITIONS;
 use crate::server::reads::set_cache::{Entry, SetCache, SignatureSet, timed};
 use crate::store::{Layout, SetAddress, StoreError};
 
 /// How many signatures the view shows; its clients look at nine.
-const SHOWN: usize = 127;
+const SHOWN: usize = POSITIONS;
 /// How many sets are asked about before the view is what was found.
 const LOOKED_AT: usize = 1000;
 
