@@ -73,6 +73,8 @@ Examples:
   countersign trust fetch --from https://notary.docker.io --to ./trust you/app
   countersign resign --from old-tree --to s3://signatures --rename ibm --policy old-policy.json --key new.asc
 
+All requests go through the proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name, as podman's do.
+
 Exit codes: 0 done or accepted; 1 the answer is no; 2 could not ask.";
 
 #[derive(Debug, Subcommand)]
